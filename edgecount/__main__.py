@@ -1,0 +1,5 @@
+"""``python -m edgecount``."""
+
+from edgecount.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""Command line: one file per sub-command, found by file name, no logic."""

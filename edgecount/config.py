@@ -1,0 +1,539 @@
+"""The configuration: YAML in, validated and frozen settings out.
+
+Coordinates are normalised to the picture (0..1, origin at the top left), so that
+they hold when the camera's resolution changes. ``${NAME}`` takes a value from the
+environment, ``${NAME:-default}`` with a default, ``${file:/path}`` from a file
+(systemd credentials, docker secrets); ``$${`` is a literal ``${``.
+"""
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple, Type, Union
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from typing_extensions import Annotated, Literal
+
+from edgecount.discovery import nearest
+from edgecount.errors import ConfigError
+from edgecount.redact import Redactor, mask_url, url_passwords
+
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Point = Tuple[Unit, Unit]
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+Seconds = Annotated[float, Field(ge=0.0)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+# Names become MQTT topic levels, metric labels and file names.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+RESERVED_CAMERA_NAMES = ("status", "command", "response", "place", "aggregate")
+Location = Tuple[Union[str, int], ...]
+
+
+class Strict(BaseModel):
+    """Base of settings and options: frozen; an unknown key is an error that names the nearest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            known = {f.alias or name for name, f in cls.model_fields.items()}
+            for key in data:
+                if key not in known:
+                    hint = nearest(str(key), known)
+                    raise PydanticCustomError(
+                        "unknown_key", "unknown key '{key}'{hint}", {"key": key, "hint": hint}
+                    )
+        return data
+
+
+class ModelSettings(Strict):
+    """Which detector counts, and how it is run."""
+
+    name: Optional[Name] = Field(None, description="A model of engines/, e.g. head-n.")
+    path: Optional[Path] = Field(None, description="An ONNX file of your own, instead of a name.")
+    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
+        "auto", description="auto measures what is fastest within the recipe's budget."
+    )
+    backend: Name = Field("auto", description="auto, or a backend's name: cpu.")
+    score_threshold: Optional[Fraction] = Field(
+        None, description="Least score of a detection; the recipe's where not given."
+    )
+    nms: Literal["numpy", "opencv"] = Field("numpy", description="Who suppresses duplicates.")
+    nms_iou: Optional[Fraction] = Field(
+        None, description="IoU above which two boxes are one head; the recipe's where not given."
+    )
+    input_size: Optional[Tuple[int, int]] = Field(
+        None,
+        description="Width and height of the network's input, where the model leaves a choice.",
+    )
+    threads: Optional[Annotated[int, Field(ge=1, le=256)]] = Field(
+        None, description="CPU threads of the network; all cores where not given."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_name_and_path(self) -> "ModelSettings":
+        if self.name and self.path:
+            raise PydanticCustomError("model", "give either 'name' or 'path', not both")
+        return self
+
+
+class LineSettings(Strict):
+    """A directed line. Standing at ``from`` and looking to ``to``, left-to-right is "in"."""
+
+    name: Name = Field(description="Name in topics, metrics and events.")
+    start: Point = Field(alias="from", description="Normalised x, y.")
+    end: Point = Field(alias="to", description="Normalised x, y.")
+    band: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
+        0.01,
+        description="Half width of the hysteresis band, as a fraction of the picture's diagonal.",
+    )
+    settle_s: Seconds = Field(
+        0.0, description="A crossing counts when the far side was kept for this long, seconds."
+    )
+    return_s: Seconds = Field(
+        1.0,
+        description="Who comes back within this time, seconds, has not crossed (A→B→A cancels).",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> "LineSettings":
+        if self.start == self.end:
+            raise PydanticCustomError(
+                "line", "'from' and 'to' are the same point; a line needs two"
+            )
+        return self
+
+
+class ZoneSettings(Strict):
+    """A polygon in which heads are counted."""
+
+    name: Name = Field(description="Name in topics, metrics and events.")
+    polygon: Annotated[List[Point], Field(min_length=3)] = Field(
+        description="Corners in order, normalised; the last joins the first."
+    )
+    max_occupancy: Optional[Annotated[int, Field(ge=1)]] = Field(
+        None, description="More heads than this are an over-crowding."
+    )
+    settle_s: Seconds = Field(
+        0.3, description="An entry or exit counts when it lasted this long, seconds."
+    )
+
+    @field_validator("polygon")
+    @classmethod
+    def _simple(cls, polygon: List[Point]) -> List[Point]:
+        return _simple_polygon(polygon)
+
+
+class CameraSettings(Strict):
+    """One camera, and what is counted in its picture."""
+
+    name: Name = Field(description="Name in topics, metrics and events.")
+    source: str = Field(
+        repr=False, description="rtsp://…, usb:0, a file, or gst:<pipeline>.", min_length=1
+    )
+    capture: Dict[str, Any] = Field(
+        default_factory=dict,
+        description="Options of the source; 'kind' forces one (file, usb, rtsp, gstreamer).",
+    )
+    fps: Annotated[float, Field(gt=0.0, le=1000.0)] = Field(
+        25.0, description="Rate this camera should hold; alerts compare with it."
+    )
+    max_fps: Optional[Annotated[float, Field(gt=0.0)]] = Field(
+        None, description="Process at most this many frames per second."
+    )
+    stale_s: Annotated[float, Field(gt=0.0)] = Field(
+        3.0, description="Without a frame for this long the camera is degraded, seconds."
+    )
+    head_px: Optional[Annotated[float, Field(gt=0.0)]] = Field(
+        None, description="Expected head size in source pixels, for edgecount check."
+    )
+    lines: List[LineSettings] = Field(default_factory=list, description="Lines to count at.")
+    zones: List[ZoneSettings] = Field(default_factory=list, description="Zones to count in.")
+    ignore: List[Annotated[List[Point], Field(min_length=3)]] = Field(
+        default_factory=list, description="Polygons in which detections are dropped."
+    )
+    tracker: Dict[str, Any] = Field(
+        default_factory=dict, description="Options of the tracker for this camera; 'kind' names it."
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name in RESERVED_CAMERA_NAMES:
+            raise PydanticCustomError(
+                "camera", "'{name}' is a topic of its own and no camera name", {"name": name}
+            )
+        return name
+
+    @field_validator("ignore")
+    @classmethod
+    def _simple(cls, polygons: List[List[Point]]) -> List[List[Point]]:
+        return [_simple_polygon(p) for p in polygons]
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> "CameraSettings":
+        _distinct([x.name for x in self.lines] + [x.name for x in self.zones], "line or zone")
+        return self
+
+
+class PlaceSettings(Strict):
+    """A place whose occupancy is the net flow over lines of one or several cameras."""
+
+    enters: List[str] = Field(
+        default_factory=list,
+        alias="in",
+        description="camera.line, where crossing 'in' enters the place and 'out' leaves it.",
+    )
+    leaves: List[str] = Field(
+        default_factory=list,
+        alias="out",
+        description="camera.line, where crossing 'in' leaves the place and 'out' enters it.",
+    )
+    max_occupancy: Optional[Annotated[int, Field(ge=1)]] = Field(
+        None, description="More people than this are an over-crowding."
+    )
+
+
+class TlsSettings(Strict):
+    """TLS towards the broker."""
+
+    ca: Optional[Path] = Field(
+        None, description="CA certificate (PEM); the system's where not given."
+    )
+    cert: Optional[Path] = Field(None, description="Client certificate (PEM).")
+    key: Optional[Path] = Field(None, description="Client key (PEM).")
+    alpn: List[str] = Field(default_factory=list, description="ALPN protocols to offer.")
+    check_hostname: bool = Field(
+        True, description="Whether the certificate must bear the host's name."
+    )
+
+
+class MqttSettings(Strict):
+    """The broker that counts are published to."""
+
+    host: str = Field(min_length=1, description="Name or address of the broker.")
+    port: Port = Field(1883, description="1883, with TLS usually 8883.")
+    username: Optional[str] = Field(None, description="Login name.")
+    password: Optional[SecretStr] = Field(
+        None, description="Password; better ${NAME} or ${file:…}."
+    )
+    password_file: Optional[Path] = Field(
+        None, description="File whose first line is the password."
+    )
+    client_id: Optional[str] = Field(None, description="edgecount-<device> where not given.")
+    protocol: Literal["3.1.1", "5"] = Field("5", description="MQTT version.")
+    keepalive_s: Annotated[int, Field(ge=5, le=65535)] = Field(
+        30, description="Keep-alive, seconds."
+    )
+    prefix: str = Field(
+        "edgecount/{device}", description="Topic prefix; {device} is replaced.", min_length=1
+    )
+    state_interval_s: Annotated[float, Field(gt=0.0)] = Field(
+        1.0, description="Camera state is published at most this often, seconds."
+    )
+    tls: Optional[TlsSettings] = Field(None, description="TLS; {} takes the system's CAs.")
+    commands: List[Literal["reset", "set_occupancy", "reload"]] = Field(
+        default_factory=list, description="Commands that are obeyed; none unless named."
+    )
+    homeassistant: bool = Field(False, description="Announce entities to Home Assistant.")
+    frigate_topics: bool = Field(False, description="Also publish plain integers as Frigate does.")
+
+    @field_validator("prefix")
+    @classmethod
+    def _no_wildcards(cls, prefix: str) -> str:
+        if any(c in prefix for c in "+#") or prefix.startswith(("$", "/")) or prefix.endswith("/"):
+            raise PydanticCustomError(
+                "prefix", "a topic prefix has no '+', '#', leading '$' and no '/' at its ends"
+            )
+        return prefix
+
+
+class LedgerSettings(Strict):
+    """Where counts are kept so that they survive a restart."""
+
+    path: Optional[Path] = Field(
+        None,
+        description="SQLite file; by default ledger.db in $STATE_DIRECTORY or the user's state folder.",
+    )
+    enabled: bool = Field(True, description="false counts in memory only.")
+    commit_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
+        200, description="Events are committed in groups at least this often, milliseconds."
+    )
+    keep_days: Annotated[float, Field(gt=0.0)] = Field(90.0, description="Age at which events go.")
+    max_mb: Annotated[float, Field(gt=1.0)] = Field(
+        512.0, description="Size limit of the file, MB."
+    )
+    outbox_max: Annotated[int, Field(ge=1)] = Field(
+        500_000, description="Unsent events kept at most; the oldest go first."
+    )
+    outbox_max_days: Annotated[float, Field(gt=0.0)] = Field(
+        14.0, description="Age at which an unsent event is given up."
+    )
+
+
+class ResetSettings(Strict):
+    """When totals start again at zero, by wall clock."""
+
+    at: str = Field("04:00", description='Time of day, quoted, e.g. "04:00".')
+    timezone: str = Field("UTC", description="IANA name, e.g. Europe/Berlin.")
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _time_of_day(cls, at: Any) -> Any:
+        if isinstance(at, int):
+            # YAML 1.1 reads 04:00 as the sexagesimal number 240.
+            raise PydanticCustomError("time", 'put the time in quotes, e.g. "04:00"')
+        if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", str(at)):
+            raise PydanticCustomError("time", 'a time of day looks like "04:00", 24 hours')
+        return at
+
+
+class HttpSettings(Strict):
+    """The one HTTP server: /metrics, /healthz, /readyz."""
+
+    enabled: bool = Field(True, description="false opens no port.")
+    bind: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="0 takes any free port.")
+
+
+class LogSettings(Strict):
+    """Logs go to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level.")
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: JSON unless stderr is a terminal."
+    )
+
+
+class Settings(Strict):
+    """The whole configuration of one edgecount service."""
+
+    device: Name = Field(default_factory=lambda: _device_name(), description="Name of this device.")
+    model: ModelSettings = Field(default_factory=ModelSettings, description="The detector.")
+    cameras: Annotated[List[CameraSettings], Field(min_length=1)] = Field(
+        description="At least one camera."
+    )
+    tracker: Dict[str, Any] = Field(
+        default_factory=dict, description="Options of the tracker for all cameras; 'kind' names it."
+    )
+    places: Dict[Name, PlaceSettings] = Field(
+        default_factory=dict, description="Occupancy over several lines and cameras, by name."
+    )
+    mqtt: Optional[MqttSettings] = Field(None, description="No broker: nothing is published.")
+    ledger: LedgerSettings = Field(default_factory=LedgerSettings, description="Durable counts.")
+    reset: Optional[ResetSettings] = Field(None, description="Daily reset; never where not given.")
+    http: HttpSettings = Field(default_factory=HttpSettings, description="The HTTP server.")
+    log: LogSettings = Field(default_factory=LogSettings, description="Logging.")
+    max_wait_ms: Annotated[float, Field(ge=0.0)] = Field(
+        10.0, description="How long a batch waits for more cameras, milliseconds."
+    )
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "Settings":
+        _distinct([c.name for c in self.cameras], "camera")
+        lines = {f"{c.name}.{line.name}" for c in self.cameras for line in c.lines}
+        for place, settings in self.places.items():
+            for line in settings.enters + settings.leaves:
+                if line not in lines:
+                    raise PydanticCustomError(
+                        "place",
+                        "place '{place}' names the line '{line}', which no camera has{hint}",
+                        {"place": place, "line": line, "hint": nearest(line, lines)},
+                    )
+            _distinct(settings.enters + settings.leaves, f"line of place '{place}'")
+        return self
+
+    def secrets(self) -> List[str]:
+        """Every password in these settings, for a :class:`~edgecount.redact.Redactor`."""
+        found = [p for c in self.cameras for p in url_passwords(c.source)]
+        if self.mqtt and self.mqtt.password:
+            found.append(self.mqtt.password.get_secret_value())
+        return found
+
+
+def load(path: Path, environ: Optional[Mapping[str, str]] = None) -> Settings:
+    """Read and validate a configuration file.
+
+    Raises:
+        ConfigError: It cannot be read or is wrong; the message lists every mistake
+            with its line, key and remedy.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
+    return parse(text, str(path), os.environ if environ is None else environ)
+
+
+def parse(text: str, origin: str, environ: Mapping[str, str]) -> Settings:
+    """Validate YAML ``text``; ``origin`` names it in messages. Raises ConfigError."""
+    document = _Document(text, origin, environ)
+    return document.validate(Settings)
+
+
+class _Document:
+    """A YAML text whose values remember their line, for messages."""
+
+    def __init__(self, text: str, origin: str, environ: Mapping[str, str]) -> None:
+        self._origin = origin
+        self._environ = environ
+        self._lines: Dict[Location, int] = {}
+        self._mistakes: List[str] = []
+        self._substituted: List[str] = []
+        try:
+            loader = yaml.SafeLoader(text)
+            node = loader.get_single_node()
+            self._loader = loader
+            self._data = {} if node is None else self._value(node, ())
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{origin} is not valid YAML: {error}") from error
+        except RecursionError as error:
+            raise ConfigError(f"{origin} is nested too deeply, or refers to itself") from error
+
+    def validate(self, model: Type[Settings]) -> Settings:
+        """Build ``model`` from the document. Raises ConfigError with all mistakes."""
+        if self._mistakes:
+            raise ConfigError("\n".join(self._mistakes))
+        if not isinstance(self._data, dict):
+            raise ConfigError(f"{self._origin}: a configuration is a mapping of keys to values")
+        try:
+            return model.model_validate(self._data)
+        except ValidationError as error:
+            redact = Redactor(self._substituted)
+            raise ConfigError("\n".join(redact(m) for m in self._describe(error))) from None
+
+    def _value(self, node: yaml.Node, at: Location) -> Any:
+        self._lines[at] = node.start_mark.line + 1
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, at)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(n, (*at, i)) for i, n in enumerate(node.value)]
+        value = self._loader.construct_object(node)
+        return self._substitute(value, at) if isinstance(value, str) else value
+
+    def _mapping(self, node: yaml.MappingNode, at: Location) -> Dict[Any, Any]:
+        self._loader.flatten_mapping(node)
+        result: Dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = self._loader.construct_object(key_node)
+            if key in result:
+                line = key_node.start_mark.line + 1
+                self._mistakes.append(f"{self._origin}:{line}: {_dotted((*at, key))}: given twice")
+            result[key] = self._value(value_node, (*at, key))
+        return result
+
+    def _substitute(self, text: str, at: Location) -> str:
+        def one(match: "re.Match[str]") -> str:
+            if match.group(0) == "$${":
+                return "${"
+            try:
+                value = _lookup(match.group(1), self._environ)
+            except ConfigError as error:
+                self._mistakes.append(f"{self._origin}:{self._lines[at]}: {_dotted(at)}: {error}")
+                return ""
+            self._substituted.append(value)
+            return value
+
+        return re.sub(r"\$\$\{|\$\{([^}]*)\}", one, text)
+
+    def _describe(self, error: ValidationError) -> List[str]:
+        described = []
+        for mistake in error.errors(include_url=False):
+            at = mistake["loc"]
+            if mistake["type"] == "unknown_key":
+                at = (*at, mistake["ctx"]["key"])
+            given = mistake["input"]
+            shown = (
+                f" (got {mask_url(repr(given))})" if isinstance(given, (str, int, float)) else ""
+            )
+            message = mistake["msg"].replace("Input should", "should")
+            described.append(f"{self._origin}:{self._line(at)}: {_dotted(at)}: {message}{shown}")
+        return described
+
+    def _line(self, at: Location) -> int:
+        while at and at not in self._lines:
+            at = at[:-1]
+        return self._lines.get(at, 1)
+
+
+def _lookup(expression: str, environ: Mapping[str, str]) -> str:
+    if expression.startswith("file:"):
+        path = Path(expression[len("file:") :])
+        try:
+            return path.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the secret file {path} cannot be read: {error}") from error
+    name, has_default, default = expression.partition(":-")
+    if name in environ:
+        return environ[name]
+    if has_default:
+        return default
+    raise ConfigError(
+        f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
+    )
+
+
+def _dotted(at: Location) -> str:
+    text = ""
+    for part in at:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "configuration"
+
+
+def _distinct(given: List[str], what: str) -> None:
+    seen: Set[str] = set()
+    for name in given:
+        if name in seen:
+            raise PydanticCustomError(
+                "duplicate",
+                "{what} '{name}' is given twice; names must differ",
+                {"what": what, "name": name},
+            )
+        seen.add(name)
+
+
+def _simple_polygon(polygon: List[Point]) -> List[Point]:
+    n = len(polygon)
+    for i in range(n):
+        for j in range(i + 1, n):
+            adjacent = j == i + 1 or (i == 0 and j == n - 1)
+            if not adjacent and _segments_meet(
+                polygon[i], polygon[i + 1], polygon[j], polygon[(j + 1) % n]
+            ):
+                raise PydanticCustomError(
+                    "polygon",
+                    "side {i} and side {j} of the polygon cross; give its corners in order",
+                    {"i": i + 1, "j": j + 1},
+                )
+    doubled_area = sum(
+        polygon[i][0] * polygon[(i + 1) % n][1] - polygon[(i + 1) % n][0] * polygon[i][1]
+        for i in range(n)
+    )
+    if abs(doubled_area) < 1e-9:
+        raise PydanticCustomError("polygon", "the polygon has no area; its corners lie on one line")
+    return polygon
+
+
+def _segments_meet(a: Point, b: Point, c: Point, d: Point) -> bool:
+    def side(p: Point, q: Point, r: Point) -> float:
+        return (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
+
+    return side(a, b, c) * side(a, b, d) <= 0 and side(c, d, a) * side(c, d, b) <= 0
+
+
+def _device_name() -> str:
+    host = re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname().split(".")[0]).strip("-_")
+    return host[:64] or "edgecount"

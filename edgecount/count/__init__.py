@@ -1,0 +1,1 @@
+"""Lines, zones, occupancy and the ledger."""

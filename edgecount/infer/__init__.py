@@ -1,0 +1,1 @@
+"""From frames to tracks: backends, detectors and what they are made of."""

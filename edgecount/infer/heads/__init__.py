@@ -1,0 +1,1 @@
+"""Decoders of detector outputs: one file per family."""

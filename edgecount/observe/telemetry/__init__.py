@@ -1,0 +1,1 @@
+"""Device telemetry: one file per platform."""

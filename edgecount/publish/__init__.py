@@ -1,0 +1,1 @@
+"""Counts leave the device: one file per sink."""

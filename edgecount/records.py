@@ -1,0 +1,223 @@
+"""The records that flow from stage to stage.
+
+``Frame → Detections → Tracks → CountEvent / Snapshot``. Each is frozen; arrays
+are shared, not copied, and must not be written to by a receiver. A stage knows
+these records and nothing of its neighbours.
+
+Conventions, everywhere: boxes are ``x1, y1, x2, y2`` in pixels of the source
+frame, float32, half-open (``x2 - x1`` is the width); wall-clock times are UTC
+seconds since 1970; stream times are monotonic seconds with an arbitrary origin.
+"""
+
+from dataclasses import dataclass, field
+from typing import Dict, Mapping, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+Int32Array = NDArray[np.int32]
+Int64Array = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+UInt8Array = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FrameInfo:
+    """What is known of a frame besides its pixels.
+
+    Attributes:
+        camera: Name of the camera.
+        index: Number of the frame at its source, from 0; a dropped frame leaves a gap.
+        ts: Wall-clock time of capture, UTC seconds since 1970.
+        time: Stream time in seconds: ``index / fps`` for a file, a monotonic clock for
+            a live camera. Differences of it drive the tracker and every time-out.
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
+    """
+
+    camera: str
+    index: int
+    ts: float
+    time: float
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture. ``image`` is (height, width, 3) uint8, BGR."""
+
+    info: FrameInfo
+    image: UInt8Array
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What the detector saw in one frame, best score first.
+
+    Attributes:
+        boxes: (N, 4) float32.
+        scores: (N,) float32 in 0..1.
+        classes: (N,) int32, indices into the model's class list.
+    """
+
+    boxes: Float32Array
+    scores: Float32Array
+    classes: Int32Array
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @staticmethod
+    def empty() -> "Detections":
+        """A frame in which nothing was seen."""
+        return Detections(
+            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32)
+        )
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Who is where in one frame: the tracks that a detection was matched to, by rising id.
+
+    Attributes:
+        ids: (N,) int64, unique per tracker instance and never used again.
+        boxes: (N, 4) float32, smoothed by the tracker's filter.
+        scores: (N,) float32, score of the matched detection.
+        classes: (N,) int32.
+        confirmed: (N,) bool. A track is tentative in its first frames; counters follow
+            tentative tracks but count nothing for them until they are confirmed.
+        ended: (M,) int64, ids that died with this frame: per-track state can go.
+    """
+
+    ids: Int64Array
+    boxes: Float32Array
+    scores: Float32Array
+    classes: Int32Array
+    confirmed: BoolArray
+    ended: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @staticmethod
+    def empty() -> "Tracks":
+        """A frame without tracks."""
+        return Tracks(
+            np.zeros(0, np.int64),
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.bool_),
+            np.zeros(0, np.int64),
+        )
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What a backend returns for a frame: its tracks, and the detections behind them."""
+
+    info: FrameInfo
+    tracks: Tracks
+    detections: Detections
+
+
+@dataclass(frozen=True)
+class CountEvent:
+    """Somebody crossed a line, or entered or left a zone.
+
+    Counters leave ``id`` and ``seq`` empty; the ledger assigns them on commit.
+
+    Attributes:
+        kind: ``line`` or ``zone``.
+        camera: Name of the camera.
+        name: Name of the line or zone.
+        direction: ``in`` or ``out`` for lines, ``entered`` or ``left`` for zones.
+        track: The track's id; unique for this run of this camera only.
+        frame: Index of the frame in which it became certain.
+        ts: When it happened, UTC seconds since 1970.
+        dwell_s: For ``left``: how long the track was in the zone, seconds; else 0.
+        id: ULID, the same in every delivery of this event.
+        seq: Rising number per device, from 1.
+        recovered: True when delivered late, after an outage.
+    """
+
+    kind: str
+    camera: str
+    name: str
+    direction: str
+    track: int
+    frame: int
+    ts: float
+    dwell_s: float = 0.0
+    id: str = ""
+    seq: int = 0
+    recovered: bool = False
+
+
+@dataclass(frozen=True)
+class LineTotals:
+    """Crossings of one line since ``Snapshot.since``. The keys on the wire are in/out."""
+
+    into: int = 0
+    out: int = 0
+
+
+@dataclass(frozen=True)
+class ZoneState:
+    """One zone: heads in it now, entries and exits since ``Snapshot.since``, longest stay now."""
+
+    now: int = 0
+    entered: int = 0
+    left: int = 0
+    max_dwell_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of one camera, as published and shown.
+
+    Attributes:
+        camera: Name of the camera.
+        ts: Wall-clock time of the newest frame in it, UTC seconds since 1970.
+        seq: Sequence number of the device when it was taken.
+        visible: Confirmed heads in the newest frame.
+        lines: Totals by line name.
+        zones: State by zone name.
+        fps: Frames counted per second over the last seconds.
+        degraded: Why these numbers deserve less trust (``stale``, ``covered``, …); empty is good.
+        since: When the totals were last reset, UTC seconds since 1970.
+    """
+
+    camera: str
+    ts: float
+    seq: int
+    visible: int
+    lines: Mapping[str, LineTotals] = field(default_factory=dict)
+    zones: Mapping[str, ZoneState] = field(default_factory=dict)
+    fps: float = 0.0
+    degraded: Tuple[str, ...] = ()
+    since: float = 0.0
+
+    def payload(self) -> Dict[str, object]:
+        """The snapshot as the JSON object that goes over MQTT and HTTP (version 1)."""
+        return {
+            "v": 1,
+            "ts": round(self.ts, 3),
+            "seq": self.seq,
+            "visible": self.visible,
+            "lines": {k: {"in": t.into, "out": t.out} for k, t in self.lines.items()},
+            "zones": {
+                k: {
+                    "now": z.now,
+                    "entered": z.entered,
+                    "left": z.left,
+                    "max_dwell_s": round(z.max_dwell_s, 2),
+                }
+                for k, z in self.zones.items()
+            },
+            "fps": round(self.fps, 2),
+            "degraded": list(self.degraded),
+            "since": round(self.since, 3),
+        }

@@ -1,0 +1,1 @@
+"""The running service: wires the stages together."""

@@ -1,0 +1,1 @@
+"""Train, prune and export head detectors."""

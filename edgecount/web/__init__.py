@@ -1,0 +1,1 @@
+"""REST, live view, line and zone editor."""
