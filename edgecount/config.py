@@ -266,7 +266,7 @@ class LedgerSettings(Strict):
 
     path: Optional[Path] = Field(
         None,
-        description="SQLite file; by default ledger.db in $STATE_DIRECTORY or the user's state folder.",
+        description="SQLite file; default ledger.db in $STATE_DIRECTORY or the user's state folder",
     )
     enabled: bool = Field(True, description="false counts in memory only.")
     commit_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(

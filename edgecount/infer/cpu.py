@@ -1,0 +1,107 @@
+"""The CPU backend: network, NMS and tracker on the processor's cores.
+
+Pictures are detected side by side, one worker thread each (ONNX Runtime and OpenCV
+work without the interpreter's lock); the tracker of each camera runs in ``collect``,
+in the order of submission.
+"""
+
+import queue
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from time import perf_counter
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
+
+from edgecount.errors import EngineError
+from edgecount.infer.base import Detector
+from edgecount.infer.detector import StageTimer
+from edgecount.records import Detections, Frame, FrameInfo, Tracked
+from edgecount.track.base import Tracker
+
+_Pending = Tuple[FrameInfo, "Future[Detections]"]
+DetectionFilter = Callable[[FrameInfo, Detections], Detections]
+
+
+class CpuBackend:
+    """Detector and one tracker per camera; see :class:`~.base.Backend`."""
+
+    name = "onnxruntime-cpu"
+    precision = "fp32"
+
+    def __init__(
+        self,
+        detector: Detector,
+        trackers: Dict[str, Tracker],
+        *,
+        workers: int,
+        ignore: Optional[DetectionFilter] = None,
+        timer: Optional[StageTimer] = None,
+    ) -> None:
+        """Start the workers.
+
+        Args:
+            detector: Shared by all workers.
+            trackers: One per camera, by name.
+            workers: Pictures detected at the same time.
+            ignore: Drops detections that must not be tracked (ignore masks).
+            timer: Called with stage name and seconds.
+        """
+        self._detector = detector
+        self._trackers = trackers
+        self._ignore = ignore or (lambda _info, detections: detections)
+        self._timer = timer or (lambda _stage, _seconds: None)
+        self._last_time: Dict[str, float] = {}
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="infer")
+        # One batch more than there are workers, so that none waits for the next frame.
+        self.depth = workers + 1
+        self._in_flight: queue.Queue[List[_Pending]] = queue.Queue(self.depth)
+        self._oldest: Optional[List[_Pending]] = None
+
+    def submit(self, batch: Sequence[Frame]) -> None:
+        try:
+            pending = [(f.info, self._pool.submit(self._detect, f)) for f in batch]
+        except RuntimeError as error:
+            raise EngineError("the CPU backend is closed") from error
+        self._in_flight.put(pending)
+
+    def collect(self, timeout: float) -> Optional[List[Tracked]]:
+        deadline = perf_counter() + timeout
+        batch = self._next_batch(timeout)
+        if batch is None:
+            return None
+        try:
+            found = [f.result(max(0.0, deadline - perf_counter())) for _, f in batch]
+        except FutureTimeoutError:
+            return None
+        except EngineError:
+            self._oldest = None
+            raise
+        self._oldest = None
+        return [self._track(info, d) for (info, _), d in zip(batch, found)]
+
+    def reset(self, camera: str) -> None:
+        self._trackers[camera].reset()
+        self._last_time.pop(camera, None)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)
+
+    def _next_batch(self, timeout: float) -> Optional[List[_Pending]]:
+        # A batch whose results were not ready in time is kept for the next call.
+        if self._oldest is None:
+            try:
+                self._oldest = self._in_flight.get(timeout=timeout)
+            except queue.Empty:
+                return None
+        return self._oldest
+
+    def _detect(self, frame: Frame) -> Detections:
+        return self._detector.detect([frame.image])[0]
+
+    def _track(self, info: FrameInfo, detections: Detections) -> Tracked:
+        started = perf_counter()
+        kept = self._ignore(info, detections)
+        dt = info.time - self._last_time.get(info.camera, info.time)
+        self._last_time[info.camera] = info.time
+        tracks = self._trackers[info.camera].update(kept, max(dt, 0.0))
+        self._timer("track", perf_counter() - started)
+        return Tracked(info, tracks, kept)

@@ -1,0 +1,228 @@
+"""A detector: letterbox, network, decoder and NMS in one call."""
+
+import math
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+from typing_extensions import Protocol
+
+from edgecount import discovery
+from edgecount.config import ModelSettings
+from edgecount.errors import ConfigError, ModelError
+from edgecount.infer import nms
+from edgecount.infer import recipe as recipes
+from edgecount.infer.heads.base import Head, HeadSpec
+from edgecount.infer.letterbox import Letterbox
+from edgecount.infer.recipe import Recipe
+from edgecount.records import Detections, Float32Array, Int32Array, Int64Array, UInt8Array
+
+StageTimer = Callable[[str, float], None]
+Suppress = Callable[[Float32Array, Float32Array, Int32Array, float], Int64Array]
+
+
+class Network(Protocol):
+    """Runs the network. Safe to call from several threads.
+
+    ``input_shape`` and ``output_shape`` are as the file declares them: a dynamic axis is
+    not an int.
+    """
+
+    input_shape: Tuple[object, ...]
+    output_shape: Tuple[object, ...]
+
+    def run(self, batch: Float32Array) -> Float32Array:
+        """(B, 3, H, W) float32 → the first output, (B, …) float32. Raises EngineError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What the detector keeps: least score, and the overlap at which two boxes are one."""
+
+    score: float
+    iou: float
+
+
+class OnnxDetector:
+    """The detector of a recipe. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        *,
+        size: Tuple[int, int],
+        thresholds: Thresholds,
+        suppress: Suppress = nms.suppress,
+        timer: Optional[StageTimer] = None,
+    ) -> None:
+        self._network = network
+        self._input = recipe.input
+        self._width, self._height = size
+        self._thresholds = thresholds
+        self._raw_threshold = _untempered(thresholds.score, recipe.temperature)
+        self._temperature = recipe.temperature
+        self._suppress = suppress
+        self._timer = timer or (lambda _stage, _seconds: None)
+        self._head = _head(recipe)
+        self._normalise = recipe.input.scale != 1.0 or any(recipe.input.mean)
+        self._buffers = threading.local()
+
+    def detect(self, images: Sequence[UInt8Array]) -> List[Detections]:
+        """Detect in each picture, one after the other; see :class:`~.base.Detector`."""
+        return [self._detect_one(image) for image in images]
+
+    def prepare(self, image: UInt8Array, out: Float32Array) -> Letterbox:
+        """Write the network's input for ``image`` into ``out``, (3, height, width) float32.
+
+        Calibration and evaluation use this very function.
+        """
+        height, width = image.shape[:2]
+        box = Letterbox.fit(width, height, self._width, self._height)
+        box.apply(image, out, self._input.pad, self._input.color == "rgb")
+        if self._normalise:
+            out -= np.asarray(self._input.mean, np.float32)[:, None, None]
+            out *= np.float32(self._input.scale)
+        return box
+
+    def _detect_one(self, image: UInt8Array) -> Detections:
+        started = perf_counter()
+        batch = self._buffer()
+        box = self.prepare(image, batch[0])
+        prepared = perf_counter()
+        output = self._network.run(batch)[0]
+        inferred = perf_counter()
+        detections = self._decode(output, box)
+        finished = perf_counter()
+        self._timer("preprocess", prepared - started)
+        self._timer("infer", inferred - prepared)
+        self._timer("post", finished - inferred)
+        return detections
+
+    def _decode(self, output: Float32Array, box: Letterbox) -> Detections:
+        candidates = self._head.decode(output, self._width, self._height, self._raw_threshold)
+        kept = self._suppress(*candidates, self._thresholds.iou)
+        boxes = box.to_source(candidates.boxes[kept])
+        scores = _tempered(candidates.scores[kept], self._temperature)
+        return Detections(boxes, scores, candidates.classes[kept])
+
+    def _buffer(self) -> Float32Array:
+        buffer: Optional[Float32Array] = getattr(self._buffers, "batch", None)
+        if buffer is None:
+            buffer = np.empty((1, 3, self._height, self._width), np.float32)
+            self._buffers.batch = buffer
+        return buffer
+
+
+def input_size(
+    network: Network, recipe: Recipe, path: Path, asked: Optional[Tuple[int, int]]
+) -> Tuple[int, int]:
+    """Width and height to run at: what was asked for, else the recipe's.
+
+    Raises:
+        ModelError: The file's input is none of ours, or has a fixed size and the recipe
+            names another.
+        ConfigError: The size asked for does not suit the model.
+    """
+    shape = network.input_shape
+    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
+        raise ModelError(
+            f"{path} has the input {list(shape)}; edgecount feeds [batch, 3, height, width]"
+        )
+    width, height = asked or (recipe.input.width, recipe.input.height)
+    for name, have, want in (("height", shape[2], height), ("width", shape[3], width)):
+        if isinstance(have, int) and have != want:
+            who = "the size asked for is" if asked else f"its recipe {recipe.name!r} says"
+            kind = ConfigError if asked else ModelError
+            raise kind(f"{path} has a fixed input {name} of {have}, but {who} {want}")
+        if not isinstance(have, int) and want % recipe.input.multiple:
+            raise ConfigError(
+                f"input {name} {want} is no multiple of {recipe.input.multiple}, "
+                f"which model {recipe.name!r} needs"
+            )
+    return width, height
+
+
+def check_output(network: Network, recipe: Recipe, path: Path, size: Tuple[int, int]) -> None:
+    """Check that the network's output is what the recipe's head decodes.
+
+    Raises:
+        ModelError: It is not; the message names both shapes.
+    """
+    expected = _head(recipe).expected_shape(*size)
+    have = tuple(network.output_shape[1:])
+    fits = len(have) == len(expected) and all(
+        not isinstance(h, int) or e < 0 or h == e for h, e in zip(have, expected)
+    )
+    if not fits:
+        raise ModelError(
+            f"{path} has the output {list(have)} per picture, but head {recipe.head!r} with "
+            f"{len(recipe.classes)} classes at {size[0]}×{size[1]} expects {list(expected)}: "
+            "correct head, classes, strides or input in its recipe"
+        )
+
+
+def create(
+    settings: ModelSettings,
+    open_network: Callable[[Path], Tuple[Network, Dict[str, str]]],
+    timer: Optional[StageTimer] = None,
+) -> Tuple[OnnxDetector, Recipe]:
+    """Find the model that ``settings`` name, check it, and build its detector.
+
+    Args:
+        settings: Which model, and how it is run.
+        open_network: Opens an ONNX file; returns the network and the file's metadata.
+        timer: Called with stage name and seconds after each stage.
+
+    Raises:
+        ConfigError: No such model.
+        ModelError: File and recipe do not fit together.
+    """
+    path, recipe = recipes.find(settings.name, settings.path)
+    network, metadata = open_network(path)
+    if recipe is None:
+        recipe = recipes.infer(path, network.input_shape, network.output_shape, metadata)
+    size = input_size(network, recipe, path, settings.input_size)
+    check_output(network, recipe, path, size)
+    detector = OnnxDetector(
+        network,
+        recipe,
+        size=size,
+        thresholds=Thresholds(
+            min(recipe.low_threshold, settings.score_threshold or 1.0),
+            settings.nms_iou or recipe.nms_iou,
+        ),
+        suppress=nms.suppress_opencv if settings.nms == "opencv" else nms.suppress,
+        timer=timer,
+    )
+    return detector, recipe
+
+
+def _head(recipe: Recipe) -> Head:
+    module = discovery.load(recipes.HEADS_PACKAGE, recipe.head, f"head of model {recipe.name}")
+    head: Head = module.create(
+        HeadSpec(len(recipe.classes), recipe.wanted(), tuple(recipe.strides))
+    )
+    return head
+
+
+def _tempered(scores: Float32Array, temperature: float) -> Float32Array:
+    if temperature == 1.0:
+        return scores
+    odds = scores / np.maximum(np.float32(1) - scores, np.float32(1e-7))
+    calibrated: Float32Array = np.float32(1) / (
+        np.float32(1) + odds ** np.float32(-1 / temperature)
+    )
+    return calibrated
+
+
+def _untempered(score: float, temperature: float) -> float:
+    """The raw score whose calibrated value is ``score``."""
+    if temperature == 1.0 or score >= 1.0:
+        return score
+    logit = math.log(score / (1.0 - score)) * temperature
+    return 1.0 / (1.0 + math.exp(-logit))
