@@ -33,17 +33,15 @@ def suppress(
     # Block-wise: each block is settled against itself one box at a time, then removes
     # what it overlaps further down in one vectorised step.
     for start in range(0, len(order), _BLOCK):
-        head = slice(start, start + _BLOCK)
-        overlaps = _overlapping(boxes[head], classes[head], boxes[head], classes[head], iou)
-        state = alive[head]
-        for i in range(len(state)):
-            if state[i]:
-                state[i + 1 :] &= ~overlaps[i, i + 1 :]
-        kept = np.flatnonzero(state) + start
+        block = slice(start, start + _BLOCK)
+        _settle(
+            alive[block], _apart(boxes[block], classes[block], boxes[block], classes[block], iou)
+        )
+        kept = np.flatnonzero(alive[block]) + start
         rest = np.flatnonzero(alive[start + _BLOCK :]) + start + _BLOCK
         if len(kept) and len(rest):
-            hit = _overlapping(boxes[kept], classes[kept], boxes[rest], classes[rest], iou)
-            alive[rest[hit.any(axis=0)]] = False
+            apart = _apart(boxes[kept], classes[kept], boxes[rest], classes[rest], iou)
+            alive[rest] = apart.all(axis=0)
     kept_in_order: Int64Array = order[alive]
     return kept_in_order
 
@@ -63,20 +61,27 @@ def suppress_opencv(
     return indices[np.argsort(-scores[indices], kind="stable")]
 
 
-def _overlapping(
+def _settle(alive: BoolArray, apart: BoolArray) -> None:
+    """Clear in ``alive`` what a stronger, kept box overlaps; best first."""
+    # A box meets itself; what it overlaps among stronger ones was dropped before it.
+    np.fill_diagonal(apart, True)
+    for i in range(len(alive)):
+        if alive[i]:
+            np.logical_and(alive, apart[i], out=alive)
+
+
+def _apart(
     a: Float32Array, a_classes: Int32Array, b: Float32Array, b_classes: Int32Array, iou: float
 ) -> BoolArray:
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    size = np.maximum(high - low, np.float32(0))
-    intersection = size[..., 0] * size[..., 1]
-    union = _area(a)[:, None] + _area(b)[None, :] - intersection
-    same_class = a_classes[:, None] == b_classes[None, :]
-    overlapping: BoolArray = (intersection > np.float32(iou) * union) & same_class
-    return overlapping
-
-
-def _area(boxes: Float32Array) -> Float32Array:
-    size = boxes[:, 2:] - boxes[:, :2]
-    area: Float32Array = size[:, 0] * size[:, 1]
-    return area
+    """(N, M): whether box i of ``a`` and box j of ``b`` may both stay."""
+    ax1, ay1, ax2, ay2 = a.T[:, :, None]
+    bx1, by1, bx2, by2 = np.ascontiguousarray(b.T)[:, None, :]
+    zero = np.float32(0)
+    width = np.maximum(np.minimum(ax2, bx2) - np.maximum(ax1, bx1), zero)
+    height = np.maximum(np.minimum(ay2, by2) - np.maximum(ay1, by1), zero)
+    intersection = width * height
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
+    apart: BoolArray = intersection <= np.float32(iou) * union
+    if (a_classes != b_classes[0]).any() or (b_classes != b_classes[0]).any():
+        apart |= a_classes[:, None] != b_classes[None, :]
+    return apart
