@@ -25,12 +25,15 @@ class SourceError(EdgecountError):
     """A camera or file cannot be opened or read.
 
     ``retry`` is true where opening it again later can help (a camera that is away)
-    and false where it cannot (a file that does not exist).
+    and false where it cannot (a file that does not exist). ``retry_after`` is the least
+    time to wait before that, in seconds: cameras lock out whoever tries a wrong password
+    too often.
     """
 
-    def __init__(self, message: str, *, retry: bool = True) -> None:
+    def __init__(self, message: str, *, retry: bool = True, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry = retry
+        self.retry_after = retry_after
 
 
 class ModelError(EdgecountError):

@@ -1,4 +1,16 @@
-"""What a source of frames is."""
+"""What a source of frames is.
+
+A source is one file in this package. Besides the class it holds
+
+- ``Options``: a frozen pydantic model (:class:`edgecount.config.Strict`), the keys that
+  ``capture:`` of a camera may have;
+- ``claims(source: str) -> bool``: whether a source string is for this kind. Kinds must
+  not claim the same string; one that is only chosen by ``kind:`` claims nothing;
+- ``create(camera, source, options, *, clock, max_fps) -> Source``: makes it and opens
+  nothing; raises :class:`~edgecount.errors.ConfigError` where the source string or the
+  options cannot be right. ``clock`` is a :class:`~edgecount.capture.Clock`; ``max_fps``
+  is how many frames per second ``read`` returns at most, None for all.
+"""
 
 from typing import Optional
 
@@ -10,9 +22,8 @@ from edgecount.records import Frame
 class Source(Protocol):
     """One camera, file or stream. Used from one thread; ``interrupt`` from any.
 
-    An implementation is one file beside this one, with ``Options`` (a frozen pydantic
-    model), ``claims(source) -> bool`` (is this source string for me?) and
-    ``create(camera, source, options) -> Source``.
+    After a :class:`~edgecount.errors.SourceError` with ``retry`` a source may be closed
+    and opened again as often as one likes; the index of its frames goes on rising.
 
     Attributes:
         live: True when frames that are not taken are lost (a camera), false when the
@@ -35,7 +46,7 @@ class Source(Protocol):
         ...
 
     def read(self) -> Optional[Frame]:
-        """The next frame, or None at the end of a file.
+        """The next frame that ``max_fps`` lets through, or None at the end of a file.
 
         Returns within the source's time-out even when the other side hangs.
 
