@@ -100,9 +100,6 @@ class LineSettings(Strict):
         0.01,
         description="Half width of the hysteresis band, as a fraction of the picture's diagonal.",
     )
-    settle_s: Seconds = Field(
-        0.0, description="A crossing counts when the far side was kept for this long, seconds."
-    )
     return_s: Seconds = Field(
         1.0,
         description="Who comes back within this time, seconds, has not crossed (A→B→A cancels).",
