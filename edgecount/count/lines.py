@@ -97,9 +97,8 @@ class LineCounter:
 
     def end(self, row: int) -> List[Crossing]:
         """Close a track that is gone for good. Returns what is certain because of it."""
-        across = (
-            self._table["reach_left"][row] + self._table["reach_right"][row] >= 2.0 * self._band
-        )
+        entry = self._table[row]
+        across = entry["reach_left"] + entry["reach_right"] >= 2.0 * self._band
         certain = np.flatnonzero((entry["pending"] != 0) & across)
         return [self._commit(row, int(line)) for line in certain]
 
