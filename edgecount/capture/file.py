@@ -17,6 +17,7 @@ from typing_extensions import Annotated, Protocol
 
 from edgecount.capture._clock import Clock
 from edgecount.capture._decimate import Decimator
+from edgecount.capture._live import decoder_threads, plausible_fps
 from edgecount.config import Strict
 from edgecount.errors import SourceError
 from edgecount.records import Frame, FrameInfo, UInt8Array
@@ -214,7 +215,7 @@ class _Video:
         self._path = path
         self._threads = threads
         self._capture = self._open()
-        self.fps = _plausible_fps(self._capture.get(cv2.CAP_PROP_FPS))
+        self.fps = plausible_fps(self._capture.get(cv2.CAP_PROP_FPS))
         self.length = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def grab(self) -> bool:
@@ -235,7 +236,7 @@ class _Video:
         self._capture.release()
 
     def _open(self) -> cv2.VideoCapture:
-        parameters = [cv2.CAP_PROP_N_THREADS, self._threads] if self._threads else []
+        parameters = decoder_threads(self._threads)
         capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG, parameters)
         if not capture.isOpened():
             raise SourceError(
@@ -314,7 +315,3 @@ def _natural(path: Path) -> Tuple[List[Union[int, str]], str]:
     """Sort key: frame 2 comes before frame 10."""
     parts = re.split(r"(\d+)", path.name)
     return [int(p) if i % 2 else p for i, p in enumerate(parts)], path.name
-
-
-def _plausible_fps(fps: float) -> Optional[float]:
-    return fps if 0.5 <= fps <= 1000.0 else None

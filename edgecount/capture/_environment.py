@@ -1,0 +1,69 @@
+"""The one place where capture touches state of the whole process: environment variables.
+
+OpenCV takes FFmpeg's options from a variable that it reads while it opens a stream, and
+has no other way. So the variable is set around an ``open`` only.
+"""
+
+import contextlib
+import os
+import threading
+from typing import Iterator, Optional
+
+
+class SharedVariable:
+    """An environment variable that several threads need at the same time.
+
+    Threads that want the same value hold it together, so that one camera that takes long
+    to answer delays no other; a thread that wants another value waits for them.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._changed = threading.Condition()
+        self._holders = 0
+        self._value: Optional[str] = None
+        self._before: Optional[str] = None
+
+    @contextlib.contextmanager
+    def holding(self, value: str) -> Iterator[None]:
+        """Have the variable set to ``value`` meanwhile; afterwards it is as it was."""
+        self._acquire(value)
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _acquire(self, value: str) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._holders == 0 or self._value == value)
+            if self._holders == 0:
+                self._before = os.environ.get(self._name)
+                self._value = value
+                os.environ[self._name] = value
+            self._holders += 1
+
+    def _release(self) -> None:
+        with self._changed:
+            self._holders -= 1
+            if self._holders == 0:
+                self._restore()
+                self._changed.notify_all()
+
+    def _restore(self) -> None:
+        if self._before is None:
+            os.environ.pop(self._name, None)
+        else:
+            os.environ[self._name] = self._before
+
+
+FFMPEG_OPTIONS = SharedVariable("OPENCV_FFMPEG_CAPTURE_OPTIONS")
+
+
+def quieten_decoders() -> None:
+    """Keep FFmpeg and OpenCV from writing to stderr, between the lines of our own log.
+
+    What they say of a failure is in our errors. A user who has set the variables wins.
+    Takes effect when it is called before the first stream is opened.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
