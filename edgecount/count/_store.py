@@ -1,0 +1,221 @@
+"""The ledger's file: SQL in one place, no policy. Every method may raise ``sqlite3.Error``."""
+
+import sqlite3
+from pathlib import Path
+from typing import Dict, List, Mapping, Sequence, Tuple, Union
+
+from edgecount.count import _schema
+from edgecount.count.totals import CounterKey, PlaceTotals
+from edgecount.records import CountEvent, LineTotals
+
+_DIRECTIONS = {"line": ("in", "out"), "zone": ("entered", "left")}
+_BUSY_S = 2.0
+_EVENTS = (
+    "SELECT e.seq, e.id, e.ts, c.kind, c.camera, c.name, e.outward, e.track, e.frame, e.dwell_s"
+    " FROM event e JOIN counter c ON c.id = e.counter"
+)
+MetaValue = Union[int, float, str]
+
+
+class Reader:
+    """A connection that reads what is committed, beside the one that writes."""
+
+    def __init__(self, path: Path) -> None:
+        """Open ``path`` for reading. Raises ``sqlite3.Error`` where there is no such file."""
+        self.path = path
+        self._connection = _connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def check(self) -> None:
+        """Read every page. Raises ``sqlite3.DatabaseError`` where the file is damaged."""
+        verdict = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(str(verdict))
+
+    def meta(self) -> Dict[str, MetaValue]:
+        """All single values."""
+        return dict(self._connection.execute("SELECT key, value FROM meta"))
+
+    def totals(self) -> Dict[CounterKey, LineTotals]:
+        """Running totals of every counter that was ever used."""
+        rows = self._connection.execute("SELECT kind, camera, name, into_, out_ FROM counter")
+        return {CounterKey(*row[:3]): LineTotals(row[3], row[4]) for row in rows}
+
+    def places(self) -> Dict[str, PlaceTotals]:
+        """State of every place."""
+        rows = self._connection.execute("SELECT name, occupancy, into_, out_, peak FROM place")
+        return {row[0]: PlaceTotals(*row[1:]) for row in rows}
+
+    def events(self, after: int, limit: int) -> List[CountEvent]:
+        """At most ``limit`` events with a sequence number above ``after``, in order."""
+        rows = self._connection.execute(
+            f"{_EVENTS} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", (after, limit)
+        )
+        return [_event(row) for row in rows]
+
+    def newest(self) -> Tuple[int, str]:
+        """Sequence number and id of the newest event; 0 and "" where there is none."""
+        row = self._connection.execute(
+            "SELECT seq, id FROM event ORDER BY seq DESC LIMIT 1"
+        ).fetchone()
+        return (row[0], row[1]) if row else (0, "")
+
+    def count_until(self, seq: int, after: int) -> int:
+        """Number of events in ``(after, seq]``."""
+        row = self._connection.execute(
+            "SELECT count(*) FROM event WHERE seq > ? AND seq <= ?", (after, seq)
+        ).fetchone()
+        return int(row[0])
+
+    def newest_before(self, ts: float, not_before: float) -> int:
+        """Greatest sequence number of an event in ``[not_before, ts)``; 0 where there is none."""
+        row = self._connection.execute(
+            "SELECT max(seq) FROM event WHERE ts >= ? AND ts < ?", (not_before, ts)
+        ).fetchone()
+        return int(row[0] or 0)
+
+    def oldest(self) -> int:
+        """Sequence number of the oldest event; 0 where there is none."""
+        return int(self._connection.execute("SELECT min(seq) FROM event").fetchone()[0] or 0)
+
+    def used_bytes(self) -> int:
+        """Bytes of the file that hold data (free pages will be used again)."""
+        pragma = self._connection.execute
+        pages = pragma("PRAGMA page_count").fetchone()[0]
+        free = pragma("PRAGMA freelist_count").fetchone()[0]
+        return int(pages - free) * int(pragma("PRAGMA page_size").fetchone()[0])
+
+
+class Store(Reader):
+    """The one connection that writes. The methods that write belong into a transaction.
+
+    Pages are 1 KiB: a commit of one event touches two or three of them, and what an SD
+    card has to take is the number of pages. ``synchronous = FULL`` makes every commit
+    survive a power cut (in WAL mode NORMAL keeps the file whole, but may lose commits).
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or create ``path`` and bring it to the present layout.
+
+        Raises:
+            sqlite3.Error: It cannot be opened, or is damaged.
+            NewerSchemaError, ForeignFileError: It is not this program's to write to.
+        """
+        self.path = path
+        self._counters: Dict[CounterKey, int] = {}
+        self._connection = _connect(str(path))
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        execute = self._connection.execute
+        _schema.claim(self._connection)
+        execute("PRAGMA page_size = 1024")
+        mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise sqlite3.OperationalError(f"the file system gives no WAL mode, only {mode!r}")
+        execute("PRAGMA journal_size_limit = 4194304")
+        self.version_found = _schema.migrate(self._connection)
+        self._counters = self._read_counters()
+
+    def begin(self, *, durable: bool = True) -> None:
+        """Start a transaction. Not ``durable``: a power cut may take it back, and costs no sync."""
+        self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Make the transaction permanent."""
+        self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo what the transaction did; harmless where there is none."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        # A counter that was made in the transaction is gone with it.
+        self._counters = self._read_counters()
+
+    def add_events(self, events: Sequence[CountEvent]) -> None:
+        """Append events that carry their id and sequence number."""
+        self._connection.executemany(
+            "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [self._event_row(e) for e in events],
+        )
+
+    def set_totals(self, totals: Mapping[CounterKey, LineTotals]) -> None:
+        """Store running totals."""
+        self._connection.executemany(
+            "UPDATE counter SET into_ = ?, out_ = ? WHERE id = ?",
+            [(t.into, t.out, self._counter(key)) for key, t in totals.items()],
+        )
+
+    def set_places(self, places: Mapping[str, PlaceTotals]) -> None:
+        """Store the state of places."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO place VALUES (?, ?, ?, ?, ?)",
+            [(name, p.occupancy, p.into, p.out, p.peak) for name, p in places.items()],
+        )
+
+    def set_meta(self, values: Mapping[str, MetaValue]) -> None:
+        """Store single values."""
+        self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+    def delete_until(self, seq: int) -> int:
+        """Delete all events up to ``seq`` but never the newest one; returns how many went."""
+        cursor = self._connection.execute(
+            "DELETE FROM event WHERE seq <= ? AND seq < (SELECT max(seq) FROM event)", (seq,)
+        )
+        return cursor.rowcount
+
+    def _read_counters(self) -> Dict[CounterKey, int]:
+        rows = self._connection.execute("SELECT kind, camera, name, id FROM counter")
+        return {CounterKey(*row[:3]): row[3] for row in rows}
+
+    def _counter(self, key: CounterKey) -> int:
+        known = self._counters.get(key)
+        if known is None:
+            cursor = self._connection.execute(
+                "INSERT INTO counter (kind, camera, name) VALUES (?, ?, ?)", key
+            )
+            known = self._counters[key] = int(cursor.lastrowid or 0)
+        return known
+
+    def _event_row(self, event: CountEvent) -> Tuple[object, ...]:
+        counter = self._counter(CounterKey(event.kind, event.camera, event.name))
+        outward = _DIRECTIONS[event.kind].index(event.direction)
+        return (
+            event.seq, event.id, event.ts, counter, outward,
+            event.track, event.frame, event.dwell_s,
+        )  # fmt: skip
+
+
+def _connect(name: str, *, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(
+        name, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=uri
+    )
+
+
+def is_outward(event: CountEvent) -> bool:
+    """Whether the event leads out of the line's or zone's inside."""
+    return event.direction == _DIRECTIONS[event.kind][1]
+
+
+def _event(row: Sequence[object]) -> CountEvent:
+    seq, id_, ts, kind, camera, name, outward, track, frame, dwell_s = row
+    return CountEvent(
+        kind=str(kind),
+        camera=str(camera),
+        name=str(name),
+        direction=_DIRECTIONS[str(kind)][int(outward)],  # type: ignore[call-overload]
+        track=int(track),  # type: ignore[call-overload]
+        frame=int(frame),  # type: ignore[call-overload]
+        ts=float(ts),  # type: ignore[arg-type]
+        dwell_s=float(dwell_s),  # type: ignore[arg-type]
+        id=str(id_),
+        seq=int(seq),  # type: ignore[call-overload]
+    )

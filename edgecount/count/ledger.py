@@ -1,0 +1,518 @@
+"""Durable counts: every event and the running totals, committed before anything is published.
+
+    ledger = Ledger.open(settings.ledger, outbox=settings.mqtt is not None)
+    ledger.listen(on_committed=..., on_degraded=..., on_given_up=...)
+    ledger.totals("door").lines, ledger.places(), ledger.since    # after a restart: as before it
+    ledger.record(events, places)                     # counting threads; takes microseconds
+    ledger.reset(at)                                  # by schedule or command
+    ledger.close()                                    # last commit
+
+``record`` adds to the totals in memory and hands over to the ledger's own thread, which
+commits events and totals together, at most ``commit_ms`` later. Committed events are
+what :meth:`Ledger.fetch` gives to the sink that publishes them; :meth:`Ledger.acknowledge`
+moves the mark behind which events are unpublished. That mark is the whole outbox: an
+event is written once, whether it is published or not.
+
+Nothing here stops the counting. Where the file cannot be used (disk full, read-only,
+no permission), ``degraded`` says so in a sentence, counts go on in memory, events are
+handed out from there, and the file is tried again; what was missed is written then. A
+damaged file is kept beside the new one as ``NAME.corrupt-<time>``, and the totals that
+can still be read from it are taken over.
+"""
+
+import os
+import threading
+import time
+from dataclasses import replace
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set
+
+import structlog
+
+from edgecount.config import LedgerSettings
+from edgecount.count._file import (
+    DamagedError,
+    Group,
+    LedgerFile,
+    Restored,
+    bytes_written,
+    resolve,
+)
+from edgecount.count._store import MetaValue, is_outward
+from edgecount.count._ulid import IdFactory
+from edgecount.count.totals import CameraTotals, CounterKey, PlaceTotals
+from edgecount.errors import LedgerError
+from edgecount.records import CountEvent, LineTotals
+
+Clock = Callable[[], float]
+OnEvents = Callable[[List[CountEvent]], None]
+OnDegraded = Callable[[Optional[str]], None]
+OnGivenUp = Callable[[int], None]
+
+_RETRY_S = 5.0
+_IDLE_S = 5.0
+_HOUSEKEEPING_S = 60.0
+_DAY_S = 86_400.0
+_MAX_IN_MEMORY = 50_000
+_DELETE_CHUNK = 5_000
+
+_log = structlog.get_logger(__name__)
+
+
+class Ledger:
+    """The durable counts of one device. All methods may be called from any thread."""
+
+    def __init__(
+        self,
+        file: Optional[LedgerFile],
+        settings: LedgerSettings,
+        *,
+        outbox: bool,
+        clock: Clock,
+        monotonic: Clock,
+    ) -> None:
+        """Made by :meth:`open`, which also starts the writer."""
+        self._file = file
+        self._settings = settings
+        self._outbox = outbox
+        self._clock = clock
+        self._monotonic = monotonic
+        self._ids = IdFactory()
+        self._on_committed: OnEvents = lambda _events: None
+        self._on_degraded: OnDegraded = lambda _reason: None
+        self._on_given_up: OnGivenUp = lambda _count: None
+
+        # Guarded by _changed: everything that other threads see.
+        self._changed = threading.Condition()
+        self._totals: Dict[CounterKey, LineTotals] = {}
+        self._session: Dict[CounterKey, LineTotals] = {}
+        self._places: Dict[str, PlaceTotals] = {}
+        self._since = clock()
+        self._pending: List[CountEvent] = []
+        self._dirty = _Dirty()
+        # Numbered events that are not in the file: none, unless it cannot be written.
+        self._homeless: List[CountEvent] = []
+        self._seq = 0
+        self._acknowledged = 0
+        self._flush_wanted = False
+        self._closing = False
+
+        # The writer's own.
+        self._restored = False
+        self._degraded: Optional[str] = None
+        self._retry_at = 0.0
+        self._stored_mark = 0
+        self._mark_at = 0.0
+        self._housekeeping_at = 0.0
+        self._writer_id: Optional[int] = None
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+
+    @staticmethod
+    def open(
+        settings: LedgerSettings,
+        *,
+        outbox: bool = True,
+        clock: Clock = time.time,
+        monotonic: Clock = time.monotonic,
+    ) -> "Ledger":
+        """Open the file, take over what it holds, start the writer. Never raises for the file.
+
+        Args:
+            settings: Where and how; ``enabled: false`` counts in memory only.
+            outbox: Whether a sink will publish; without one no backlog is kept.
+            clock: Wall clock, UTC seconds since 1970.
+            monotonic: Clock for intervals, seconds.
+        """
+        path = resolve(settings.path, os.environ) if settings.enabled else None
+        file = LedgerFile(path, clock) if path is not None else None
+        ledger = Ledger(file, settings, outbox=outbox, clock=clock, monotonic=monotonic)
+        ledger._restore()
+        ledger._thread.start()
+        return ledger
+
+    def listen(
+        self,
+        *,
+        on_committed: Optional[OnEvents] = None,
+        on_degraded: Optional[OnDegraded] = None,
+        on_given_up: Optional[OnGivenUp] = None,
+    ) -> None:
+        """Be told, on the ledger's thread. Callbacks are short and do not raise.
+
+        Args:
+            on_committed: Events with ``id`` and ``seq``, after their commit; while the
+                ledger is degraded, when they are held in memory.
+            on_degraded: A sentence, or None when the file works again. Called at once
+                where the ledger is degraded already.
+            on_given_up: How many events will never be published.
+        """
+        self._on_committed = on_committed or self._on_committed
+        self._on_given_up = on_given_up or self._on_given_up
+        if on_degraded is not None:
+            self._on_degraded = on_degraded
+            if self._degraded:
+                on_degraded(self._degraded)
+
+    # -- counting ----------------------------------------------------------------------
+
+    def record(
+        self, events: Sequence[CountEvent], places: Optional[Mapping[str, PlaceTotals]] = None
+    ) -> None:
+        """Count ``events``, and remember the new state of the places that they changed.
+
+        Both reach the file in one transaction. Returns at once.
+        """
+        if not events and not places:
+            return
+        with self._changed:
+            for event in events:
+                self._add(event)
+            self._pending.extend(events)
+            self._places.update(places or {})
+            self._dirty.places.update(places or {})
+            self._changed.notify_all()
+
+    def reset(self, at: float, *, keep_session: bool = False) -> None:
+        """Set all totals and places to zero.
+
+        Args:
+            at: When the new period began, UTC seconds since 1970.
+            keep_session: Keep what was counted since this start. For a reset that fell
+                due while the device was off, made up for once its clock is right.
+        """
+        with self._changed:
+            self._totals = {
+                key: self._session.get(key, LineTotals()) if keep_session else LineTotals()
+                for key in self._totals
+            }
+            self._places = {name: PlaceTotals() for name in self._places}
+            self._since = at
+            self._mark_all_dirty()
+            self._changed.notify_all()
+
+    def totals(self, camera: str) -> CameraTotals:
+        """Totals of ``camera`` since the last reset, uncommitted ones included."""
+        with self._changed:
+            mine = [(k, t) for k, t in self._totals.items() if k.camera == camera]
+        return CameraTotals(
+            lines={k.name: t for k, t in mine if k.kind == "line"},
+            zones={k.name: t for k, t in mine if k.kind == "zone"},
+        )
+
+    def places(self) -> Dict[str, PlaceTotals]:
+        """State of every place that was ever recorded."""
+        with self._changed:
+            return dict(self._places)
+
+    @property
+    def since(self) -> float:
+        """When the totals were last reset, UTC seconds since 1970."""
+        return self._since
+
+    @property
+    def seq(self) -> int:
+        """Sequence number of the newest event that was given out."""
+        return self._seq
+
+    @property
+    def degraded(self) -> Optional[str]:
+        """Why counts are not durable now, in a sentence; None when they are."""
+        return self._degraded
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes that the writer caused to be written, as the kernel accounts them; 0 unknown."""
+        return bytes_written(self._writer_id)
+
+    # -- the outbox --------------------------------------------------------------------
+
+    def fetch(self, after: int, limit: int) -> List[CountEvent]:
+        """At most ``limit`` unpublished events with a number above ``after``, in order."""
+        after = max(after, self._acknowledged)
+        events = self._file.read(after, limit) if self._file else []
+        with self._changed:
+            newest = events[-1].seq if events else after
+            held = [e for e in self._homeless if e.seq > newest]
+        return events + held[: limit - len(events)]
+
+    def acknowledge(self, seq: int) -> None:
+        """All events up to ``seq`` have reached the broker."""
+        with self._changed:
+            self._acknowledged = max(self._acknowledged, seq)
+            if self._file is None:
+                self._homeless = [e for e in self._homeless if e.seq > self._acknowledged]
+
+    @property
+    def acknowledged(self) -> int:
+        """The outbox's mark: events behind it are unpublished."""
+        return self._acknowledged
+
+    @property
+    def backlog(self) -> int:
+        """How many events are committed and not yet acknowledged."""
+        return max(0, self._seq - self._acknowledged) if self._outbox else 0
+
+    # -- life --------------------------------------------------------------------------
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Commit what is pending now, and wait for it. False: it did not happen in time."""
+        with self._changed:
+            self._flush_wanted = True
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: not self._flush_wanted, timeout)
+
+    def close(self, timeout: float = 1.5) -> None:
+        """Commit what is pending and let go of the file. May be called twice."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+
+    # -- under the lock ----------------------------------------------------------------
+
+    def _add(self, event: CountEvent) -> None:
+        key = CounterKey(event.kind, event.camera, event.name)
+        outward = is_outward(event)
+        for totals in (self._totals, self._session):
+            old = totals.get(key, _ZERO)
+            totals[key] = LineTotals(old.into + (not outward), old.out + outward)
+        self._dirty.counters.add(key)
+
+    def _mark_all_dirty(self) -> None:
+        self._dirty.counters.update(self._totals)
+        self._dirty.places.update(self._places)
+        self._dirty.meta.update(since=self._since, outbox=int(self._outbox), base=self._seq)
+
+    def _has_work(self) -> bool:
+        return bool(self._pending or self._dirty)
+
+    def _is_urgent(self) -> bool:
+        return self._closing or self._flush_wanted
+
+    # -- the writer's thread -----------------------------------------------------------
+
+    def _run(self) -> None:
+        self._writer_id = threading.get_native_id()
+        while not self._closing:
+            self._wait()
+            self._commit()
+            self._keep_house()
+        self._commit()
+        if self._file:
+            self._file.close()
+
+    def _wait(self) -> None:
+        """Sleep until there is a group to commit, or something else may be due."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_work() or self._is_urgent(), _IDLE_S)
+            if self._has_work():
+                self._changed.wait_for(self._is_urgent, self._settings.commit_ms / 1000.0)
+
+    def _commit(self) -> None:
+        """Number what is pending, write it, and tell the listener."""
+        with self._changed:
+            flushing = self._flush_wanted
+            events = self._number(self._pending)
+            self._pending = []
+        saved = self._file is not None and self._save(self._file, events)
+        with self._changed:
+            if not saved:
+                self._homeless.extend(events)
+            if events:
+                self._seq = events[-1].seq
+            self._limit_backlog()
+            if flushing:
+                self._flush_wanted = False
+                self._changed.notify_all()
+        if events:
+            self._on_committed(events)
+
+    def _number(self, events: Sequence[CountEvent]) -> List[CountEvent]:
+        return [
+            replace(event, id=self._ids.make(event.ts), seq=self._seq + n)
+            for n, event in enumerate(events, 1)
+        ]
+
+    def _save(self, file: LedgerFile, events: List[CountEvent]) -> bool:
+        """Write ``events`` and everything that is due. False: they must be kept in memory."""
+        if self._degraded and self._monotonic() < self._retry_at and not self._is_urgent():
+            return False
+        try:
+            self._write_or_replace(file, events)
+        except LedgerError as error:
+            self._degrade(str(error))
+            return False
+        self._homeless = []
+        self._works()
+        return True
+
+    def _write_or_replace(self, file: LedgerFile, events: List[CountEvent]) -> None:
+        try:
+            self._write(file, events)
+        except DamagedError as error:
+            _log.error("ledger file replaced; counting goes on", reason=str(error))
+            self._begin_anew(error.unpublished)
+            self._write(file, events)
+
+    def _write(self, file: LedgerFile, events: List[CountEvent]) -> None:
+        if not file.is_open:
+            self._reopen(file)
+        with self._changed:
+            dirty, self._dirty = self._dirty, _Dirty()
+            group = Group(
+                events=self._homeless + events,
+                totals={k: self._totals[k] for k in dirty.counters},
+                places={n: self._places[n] for n in dirty.places},
+                meta=dirty.meta,
+            )
+        try:
+            self._write_group(file, group)
+        except LedgerError:
+            with self._changed:
+                self._dirty.add(dirty)
+            raise
+
+    def _write_group(self, file: LedgerFile, group: Group) -> None:
+        mark = self._acknowledged
+        if not group and not self._mark_is_due(mark):
+            return
+        if mark != self._stored_mark:
+            with_mark = replace(group, meta={**group.meta, "published": mark})
+        else:
+            with_mark = group
+        # A mark that is lost costs a second delivery, which its id gives away: no sync for it.
+        file.write(with_mark, durable=bool(group))
+        self._stored_mark = mark
+        self._mark_at = self._monotonic() + _IDLE_S
+
+    def _mark_is_due(self, mark: int) -> bool:
+        return mark != self._stored_mark and (
+            self._is_urgent() or self._monotonic() >= self._mark_at
+        )
+
+    def _begin_anew(self, unpublished: Sequence[CountEvent]) -> None:
+        """A new, empty file takes all that is known, and the events saved from the old one."""
+        with self._changed:
+            saved = [e for e in unpublished if e.seq > self._acknowledged]
+            self._homeless = saved + self._homeless
+
+    def _reopen(self, file: LedgerFile) -> None:
+        found = file.open()
+        with self._changed:
+            if not self._restored:
+                self._merge(found)
+            # The file may be a new one, or not what it was when it was closed.
+            self._mark_all_dirty()
+            self._stored_mark = -1
+
+    # -- limits ------------------------------------------------------------------------
+
+    def _limit_backlog(self) -> None:
+        if not self._outbox:
+            self._acknowledged = self._seq
+            if self._file is None:
+                self._homeless.clear()
+            return
+        self._give_up_until(self._seq - self._settings.outbox_max, "there are too many")
+        surplus = len(self._homeless) - _MAX_IN_MEMORY
+        if surplus > 0:
+            self._give_up_until(self._homeless[surplus - 1].seq, "memory is limited")
+            del self._homeless[:surplus]
+
+    def _give_up_until(self, seq: int, why: str) -> None:
+        lost = seq - self._acknowledged
+        if lost > 0:
+            self._acknowledged = seq
+            _log.warning("unpublished events given up", count=lost, reason=why)
+            self._on_given_up(lost)
+
+    def _keep_house(self) -> None:
+        """Once a minute: age and size limits."""
+        if self._file is None or not self._file.is_open:
+            return
+        if self._monotonic() < self._housekeeping_at:
+            return
+        self._housekeeping_at = self._monotonic() + _HOUSEKEEPING_S
+        now = self._clock()
+        with self._changed:
+            oldest_kept = now - self._settings.outbox_max_days * _DAY_S
+            self._give_up_until(self._file.newest_before(oldest_kept), "they are too old")
+        try:
+            deleted = self._file.prune(
+                before=now - self._settings.keep_days * _DAY_S,
+                max_bytes=self._settings.max_mb * 1e6,
+                chunk=_DELETE_CHUNK,
+            )
+        except LedgerError as error:
+            self._degrade(str(error))
+            return
+        if deleted:
+            with self._changed:
+                self._give_up_until(deleted, "the ledger is full")
+            self._housekeeping_at = 0.0
+
+    # -- the file ----------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        if self._file is None:
+            return
+        try:
+            found = self._file.open()
+        except LedgerError as error:
+            self._degrade(str(error))
+            return
+        self._merge(found)
+        self._stored_mark = found.published
+        if found.since is None:
+            self._dirty.meta["since"] = self._since
+        if found.outbox != self._outbox:
+            self._dirty.meta["outbox"] = int(self._outbox)
+
+    def _merge(self, found: Restored) -> None:
+        """Put what the file holds under what was counted before it could be opened."""
+        self._restored = True
+        for key, old in found.totals.items():
+            new = self._totals.get(key, _ZERO)
+            self._totals[key] = LineTotals(old.into + new.into, old.out + new.out)
+        for name, place in found.places.items():
+            self._places[name] = place.plus(self._places.get(name, PlaceTotals()))
+        if found.newest_id:
+            self._ids.resume(found.newest_id)
+        self._homeless = [replace(e, seq=found.seq + n) for n, e in enumerate(self._homeless, 1)]
+        self._seq = found.seq + len(self._homeless)
+        # What was counted while nobody published is not news when somebody does.
+        self._acknowledged = found.published if found.outbox and self._outbox else found.seq
+        self._since = self._since if found.since is None else found.since
+
+    def _degrade(self, reason: str) -> None:
+        self._retry_at = self._monotonic() + _RETRY_S
+        if reason != self._degraded:
+            self._degraded = reason
+            _log.error("ledger degraded: counting in memory", reason=reason)
+            self._on_degraded(reason)
+
+    def _works(self) -> None:
+        if self._degraded is not None:
+            self._degraded = None
+            _log.info("ledger works again")
+            self._on_degraded(None)
+
+
+_ZERO = LineTotals()
+
+
+class _Dirty:
+    """What in memory differs from the file."""
+
+    def __init__(self) -> None:
+        self.counters: Set[CounterKey] = set()
+        self.places: Set[str] = set()
+        self.meta: Dict[str, MetaValue] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.counters or self.places or self.meta)
+
+    def add(self, other: "_Dirty") -> None:
+        """Take over what ``other`` holds; a newer single value stays."""
+        self.counters |= other.counters
+        self.places |= other.places
+        self.meta = {**other.meta, **self.meta}
