@@ -16,7 +16,6 @@ from typing import Dict, List, Tuple
 
 import lap
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecount.records import Int64Array
 

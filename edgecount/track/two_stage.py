@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgecount.records import Detections, Float32Array, Int64Array, Tracks
-from edgecount.track import _association, _kalman
+from edgecount.track import _kalman
 from edgecount.track._assignment import solve
 from edgecount.track._association import COST_ONE, CostWeights, find_pairs
 from edgecount.track._table import (
@@ -36,8 +36,8 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     low_score: float = Field(0.1, ge=0, le=1, description="detections below are ignored")
-    high_score: float = Field(0.8, ge=0, le=1, description="detections from here match first")
-    birth_score: float = Field(0.9, ge=0, le=1, description="a track starts from this score")
+    high_score: float = Field(0.5, ge=0, le=1, description="detections from here match first")
+    birth_score: float = Field(0.6, ge=0, le=1, description="a track starts from this score")
     confirm_evidence: float = Field(
         1.8, gt=0, description="a track is confirmed when its scores sum up to this"
     )
