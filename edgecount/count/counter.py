@@ -8,14 +8,14 @@ How the runtime uses it::
         counter.lines(), counter.zones(), counter.visible
     counter.finish()                            # end of a file: nobody comes back
     counter.forget()                            # the camera was reset: its track ids start again
-    counter.restore(totals)                     # totals from the ledger, after a start
+    counter.restore(lines, zones)               # totals from the ledger, after a start
     counter.reset()                             # totals to zero; people in view stay known
 
 It is deterministic, does no I/O and knows nothing of threads: one instance serves one camera.
 """
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from edgecount.config import LineSettings, ZoneSettings
 from edgecount.count.geometry import Anchor, Canvas, FloatArray, IndexArray, anchors
 from edgecount.count.lines import Crossing, LineCounter
 from edgecount.count.roster import Motion, Roster, Sighting, StitchRules
-from edgecount.count.totals import CameraTotals
 from edgecount.count.zones import Passage, ZoneCounter
 from edgecount.records import CountEvent, Float32Array, FrameInfo, LineTotals, Tracks, ZoneState
 
@@ -147,14 +146,14 @@ class CameraCounter:
             )
         }
 
-    def restore(self, totals: CameraTotals) -> None:
+    def restore(self, lines: Mapping[str, LineTotals], zones: Mapping[str, ZoneState]) -> None:
         """Take totals over from an earlier run; names that are not configured are ignored."""
         for name, held in zip(self._line_names, self._line_totals):
-            if name in totals.lines:
-                held[:] = totals.lines[name].into, totals.lines[name].out
+            if name in lines:
+                held[:] = lines[name].into, lines[name].out
         for name, held in zip(self._zone_names, self._zone_totals):
-            if name in totals.zones:
-                held[:] = totals.zones[name].into, totals.zones[name].out
+            if name in zones:
+                held[:] = zones[name].entered, zones[name].left
 
     def reset(self) -> None:
         """Set all totals to zero; people in view stay known."""
