@@ -10,16 +10,31 @@ seconds since 1970; stream times are monotonic seconds with an arbitrary origin.
 """
 
 from dataclasses import dataclass, field
-from typing import Dict, Mapping, Tuple
+from typing import Callable, Dict, Mapping, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Literal
 
 Float32Array = NDArray[np.float32]
 Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 UInt8Array = NDArray[np.uint8]
+
+Stage = Literal[
+    "capture",
+    "queue",
+    "preprocess",
+    "infer",
+    "post",
+    "track",
+    "count",
+    "publish",
+    "end_to_end",
+]
+# Told how long a stage took, seconds; called from the stage's thread.
+StageTimer = Callable[[Stage, float], None]
 
 
 @dataclass(frozen=True)

@@ -90,14 +90,19 @@ class Reader:
         """Start reading."""
         self._thread.start()
 
+    def ask_to_stop(self) -> None:
+        """Begin to stop, without waiting; ``stop`` must follow."""
+        self._stopping.set()
+        self._source.interrupt()
+        self._slot.clear()  # wakes a reader that waits for room
+
     def stop(self, timeout: float = 1.0) -> bool:
         """Stop reading, and wait at most ``timeout`` seconds for it.
 
         Returns whether the thread ended. One that hangs in the driver is left behind: it
         is a daemon, delivers nothing more, and closes its source should it ever wake.
         """
-        self._stopping.set()
-        self._source.interrupt()
+        self.ask_to_stop()
         if self._thread.ident is not None:
             self._thread.join(timeout)
         if self._thread.is_alive():

@@ -13,8 +13,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from edgecount.errors import EngineError
 from edgecount.infer.base import Detector
-from edgecount.infer.detector import StageTimer
-from edgecount.records import Detections, Frame, FrameInfo, Tracked
+from edgecount.records import Detections, Frame, FrameInfo, StageTimer, Tracked
 from edgecount.track.base import Tracker
 
 _Pending = Tuple[FrameInfo, "Future[Detections]"]

@@ -18,9 +18,15 @@ from edgecount.infer import recipe as recipes
 from edgecount.infer.heads.base import Head, HeadSpec
 from edgecount.infer.letterbox import Letterbox
 from edgecount.infer.recipe import Recipe
-from edgecount.records import Detections, Float32Array, Int32Array, Int64Array, UInt8Array
+from edgecount.records import (
+    Detections,
+    Float32Array,
+    Int32Array,
+    Int64Array,
+    StageTimer,
+    UInt8Array,
+)
 
-StageTimer = Callable[[str, float], None]
 Suppress = Callable[[Float32Array, Float32Array, Int32Array, float], Int64Array]
 
 
@@ -60,7 +66,7 @@ class OnnxDetector:
         suppress: Suppress = nms.suppress,
         timer: Optional[StageTimer] = None,
     ) -> None:
-        self._network = network
+        self.network = network
         self._input = recipe.input
         self._width, self._height = size
         self._thresholds = thresholds
@@ -89,12 +95,18 @@ class OnnxDetector:
             out *= np.float32(self._input.scale)
         return box
 
+    def network_input(self, image: UInt8Array) -> Float32Array:
+        """A new (1, 3, height, width) float32 input made of ``image``."""
+        batch = np.empty((1, 3, self._height, self._width), np.float32)
+        self.prepare(image, batch[0])
+        return batch
+
     def _detect_one(self, image: UInt8Array) -> Detections:
         started = perf_counter()
         batch = self._buffer()
         box = self.prepare(image, batch[0])
         prepared = perf_counter()
-        output = self._network.run(batch)[0]
+        output = self.network.run(batch)[0]
         inferred = perf_counter()
         detections = self._decode(output, box)
         finished = perf_counter()

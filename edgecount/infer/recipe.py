@@ -4,8 +4,9 @@ Shipped models are folders of ``engines/``. For a file of the user's own without
 recipe, layout, classes and input are read from the file itself, where it says enough.
 """
 
+import re
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -22,6 +23,10 @@ DEFAULT_MODEL = "head-n"
 # Classes that are people or parts of people, in the order in which we would count them.
 _COUNTED = ("head", "person", "face", "people", "pedestrian")
 _COCO_CLASSES = 80
+# Levels that detectors of these families have: P3 to P5, with P6 for large inputs, with P2 for
+# small objects.
+_STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
+_MOST_END2END_ROWS = 1000
 
 
 class InputRecipe(Strict):
@@ -91,7 +96,8 @@ class Recipe(Strict):
         Raises:
             ModelError: None is named and none of the model's classes is a person or head.
         """
-        names = self.counted or [c for c in _COUNTED if c in self.classes][:1]
+        guess = _guess_counted(self.classes)
+        names = self.counted or ([guess] if guess else [])
         if not names and len(self.classes) == 1:
             names = self.classes
         if not names:
@@ -165,10 +171,7 @@ def load(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ModelError(f"cannot read the recipe {path}: {error}") from error
     except ValidationError as error:
-        mistakes = "; ".join(
-            f"{'.'.join(map(str, m['loc']))}: {m['msg']}" for m in error.errors(include_url=False)
-        )
-        raise ModelError(f"recipe {path}: {mistakes}") from None
+        raise ModelError(f"recipe {path}: {_mistakes(error)}") from None
 
 
 def infer(
@@ -186,38 +189,61 @@ def infer(
         metadata: The file's metadata, where Ultralytics writes ``names`` and ``stride``.
 
     Raises:
-        ModelError: The layout is none that edgecount knows; the message names both.
+        ModelError: The layout is none that edgecount knows, or may be one of several; the
+            message names what was found and what would fit.
     """
     height, width = _size(input_shape, metadata)
-    head, classes = _layout(path, width, height, output_shape, metadata)
-    ultralytics = head != "yolox"
-    # Sanitised: the stem may hold anything, a name may not.
-    stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in path.stem).strip("-_")
-    names = _class_names(metadata, classes)
-    return Recipe(
-        name=stem or "model",
-        file=path.name,
-        head=head,
-        classes=names,
-        anchor="bottom" if _bodies(names) else "center",
-        input=InputRecipe(
-            width=width,
-            height=height,
-            color="rgb" if ultralytics else "bgr",
-            scale=1 / 255 if ultralytics else 1.0,
-        ),
-    )
+    layout = _layout(path, width, height, output_shape, metadata)
+    names = _class_names(metadata, layout.classes)
+    counted = _guess_counted(names)
+    ultralytics = layout.head != "yolox"
+    try:
+        return Recipe(
+            name=_name(path),
+            file=path.name,
+            head=layout.head,
+            classes=names,
+            anchor="center" if counted in ("head", "face") else "bottom",
+            input=InputRecipe(
+                width=width,
+                height=height,
+                multiple=max(layout.strides),
+                color="rgb" if ultralytics else "bgr",
+                scale=1 / 255 if ultralytics else 1.0,
+            ),
+            strides=list(layout.strides),
+        )
+    except ValidationError as error:
+        raise ModelError(f"{path} is no detector for edgecount: {_mistakes(error)}") from None
+
+
+class _Layout(NamedTuple):
+    """One reading of an output's shape. ``exact``: the number of rows is the input's, too."""
+
+    head: str
+    classes: int
+    strides: Tuple[int, ...]
+    exact: bool
+
+
+def _name(path: Path) -> str:
+    """The file's stem as a name: the stem may hold anything, a name may not."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_")[:64] or "model"
 
 
 def _size(shape: Sequence[object], metadata: Mapping[str, str]) -> Tuple[int, int]:
-    height, width = (x if isinstance(x, int) and x > 0 else None for x in shape[-2:])
-    if height and width:
-        return height, width
+    """Height and width: the file's own, else what it was exported for, else 640."""
+    fixed = [_static(x) for x in shape[-2:]]
     try:
         declared = yaml.safe_load(metadata.get("imgsz", ""))
-        return int(declared[0]), int(declared[1])
-    except (TypeError, ValueError, IndexError, yaml.YAMLError):
-        return 640, 640
+        height, width = (declared, declared) if isinstance(declared, int) else map(int, declared)
+    except (TypeError, ValueError, yaml.YAMLError):
+        height = width = 640
+    return fixed[0] or height, fixed[1] or width
+
+
+def _static(axis: object) -> Optional[int]:
+    return axis if isinstance(axis, int) and axis > 0 else None
 
 
 def _layout(
@@ -226,24 +252,58 @@ def _layout(
     height: int,
     shape: Sequence[object],
     metadata: Mapping[str, str],
-) -> Tuple[str, int]:
-    """Head and number of classes that fit an output shape."""
-    cells = sum(-(-width // s) * -(-height // s) for s in (8, 16, 32))
-    rows, columns = (x if isinstance(x, int) and x > 0 else None for x in shape[-2:])
-    if len(shape) == 3:
-        if columns == 6 and (rows is None or rows <= 1000):
-            return "end2end", len(_declared_names(metadata)) or _COCO_CLASSES
-        if rows and rows > 4 and columns in (cells, None) and rows < cells:
-            return "yolov8", rows - 4
-        if columns and columns > 5 and rows == cells:
-            return "yolox", columns - 5
-        if columns and columns > 5 and rows in (3 * cells, None):
-            return "yolov5", columns - 5
+) -> _Layout:
+    """The one reading of an output shape that fits. Raises ModelError for none or several."""
+    task = metadata.get("task", "detect")
+    if task != "detect":
+        raise ModelError(f"{path} was exported for the task {task!r}; edgecount runs detectors")
+    names = _declared_names(metadata)
+    readings = _readings(width, height, shape, len(names))
+    fits = [r for r in readings if not names or r.classes == len(names)]
+    for preferred in (lambda r: r.exact, lambda r: r.head in _written_by(metadata)):
+        fits = [r for r in fits if preferred(r)] or fits
+    if len({r.head for r in fits}) == 1:
+        return fits[0]
+    remedy = f"put a {RECIPE_FILE} beside it that names its head"
+    if fits:
+        choices = ", ".join(f"{r.head} with {r.classes} classes" for r in fits)
+        raise ModelError(f"{path} has the output {list(shape)}, which may be {choices}: {remedy}")
+    cells = _cells(width, height, _STRIDES[0])
+    declared = f" and {len(names)} classes by its metadata" if names else ""
     raise ModelError(
-        f"{path} has the output {list(shape)}, which is none of the known layouts for a "
-        f"{width}×{height} input (YOLOX [{cells}, 5+C], YOLOv5 [{3 * cells}, 5+C], YOLOv8 "
-        f"[4+C, {cells}], end-to-end [N, 6]): put a recipe.yaml beside it that names its head"
+        f"{path} has the output {list(shape)}{declared}, which is none of the known layouts for "
+        f"a {width}×{height} input (YOLOX [{cells}, 5+C], YOLOv5 [{3 * cells}, 5+C], YOLOv8 "
+        f"[4+C, {cells}], end-to-end [N, 6]): {remedy}"
     )
+
+
+def _readings(width: int, height: int, shape: Sequence[object], declared: int) -> Iterator[_Layout]:
+    """Every layout that an output shape may be."""
+    if len(shape) != 3:
+        return
+    rows, columns = _static(shape[1]), _static(shape[2])
+    for strides in _STRIDES:
+        cells = _cells(width, height, strides)
+        for head, per_cell in (("yolox", 1), ("yolov5", 3)):
+            if columns and columns > 5 and rows in (per_cell * cells, None):
+                yield _Layout(head, columns - 5, strides, rows is not None)
+        if rows and rows > 4 and columns in (cells, None):
+            yield _Layout("yolov8", rows - 4, strides, columns is not None)
+    if columns == 6 and (rows is None or rows <= _MOST_END2END_ROWS):
+        yield _Layout("end2end", declared or _COCO_CLASSES, _STRIDES[0], exact=False)
+
+
+def _cells(width: int, height: int, strides: Sequence[int]) -> int:
+    return sum(-(-width // s) * -(-height // s) for s in strides)
+
+
+def _written_by(metadata: Mapping[str, str]) -> Tuple[str, ...]:
+    """The heads that the exporter which wrote this metadata may have written."""
+    if "task" in metadata:  # Ultralytics since YOLOv8
+        return ("yolov8", "end2end")
+    if "names" in metadata:  # Ultralytics' YOLOv5
+        return ("yolov5",)
+    return ("yolox", "yolov5", "yolov8", "end2end")
 
 
 def _declared_names(metadata: Mapping[str, str]) -> List[str]:
@@ -258,7 +318,7 @@ def _declared_names(metadata: Mapping[str, str]) -> List[str]:
 
 def _class_names(metadata: Mapping[str, str], count: int) -> List[str]:
     names = _declared_names(metadata)
-    if len(names) == count:
+    if names:
         return names
     if count == 1:
         return ["head"]
@@ -266,5 +326,11 @@ def _class_names(metadata: Mapping[str, str], count: int) -> List[str]:
     return first + [f"class{i}" for i in range(1, count)]
 
 
-def _bodies(names: Sequence[str]) -> bool:
-    return not any(n in names for n in ("head", "face")) and len(names) > 0
+def _guess_counted(names: Sequence[str]) -> Optional[str]:
+    return next((c for c in _COUNTED if c in names), None)
+
+
+def _mistakes(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, m['loc']))}: {m['msg']}" for m in error.errors(include_url=False)
+    )

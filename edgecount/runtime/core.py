@@ -1,0 +1,195 @@
+"""The counting core: readers, backend, lanes. Everything that a reload builds anew."""
+
+import os
+from typing import Callable, Dict, List, Optional, Sequence
+
+import structlog
+from typing_extensions import Protocol
+
+from edgecount.capture._health import PictureHealth
+from edgecount.capture._reader import Reader
+from edgecount.capture._slot import SlotGroup
+from edgecount.count.counter import CameraCounter
+from edgecount.count.masks import apply_masks
+from edgecount.errors import EngineError
+from edgecount.infer.cpu import CpuBackend
+from edgecount.observe.health import Health
+from edgecount.observe.metrics import CameraMetrics, Metrics
+from edgecount.records import CountEvent, Detections, Frame, FrameInfo, StageTimer, Tracked
+from edgecount.runtime.batcher import Batcher
+from edgecount.runtime.pipeline import Lane
+from edgecount.runtime.plan import CameraPlan, Plan
+
+_FILE_QUEUE = 3
+_STAGE_LIMIT_S = 10.0
+# A capture thread may sit in a driver's time-out; it hangs when it exceeds all of those.
+_CAPTURE_LIMIT_S = 60.0
+_PICTURE_EVERY_S = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+class Watcher(Protocol):
+    """Sees every frame with what was made of it: the annotator, a bench."""
+
+    def submitted(self, frame: Frame) -> None:
+        """A frame goes to the backend."""
+        ...
+
+    def counted(self, tracked: Tracked, latency_s: float, lane: Lane) -> None:
+        """The frame was counted."""
+        ...
+
+
+class CameraUnit:
+    """All that belongs to one camera while it runs."""
+
+    def __init__(
+        self, plan: CameraPlan, reader: Reader, lane: Lane, metrics: CameraMetrics
+    ) -> None:
+        self.settings = plan.settings
+        self.reader = reader
+        self.lane = lane
+        self.metrics = metrics
+        self.picture = PictureHealth()
+        self.flags: Sequence[str] = ()
+        self._next_look = 0.0
+
+    def look(self, frame: Frame) -> None:
+        """Judge the picture itself, now and then."""
+        if not self.reader.source.live or frame.info.time < self._next_look:
+            return
+        self._next_look = frame.info.time + _PICTURE_EVERY_S
+        self.flags = self.picture.update(frame.image, frame.info.time)
+
+
+class Core:
+    """Runs a plan: frames in, events out. Implements the batcher's hooks."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        metrics: Metrics,
+        health: Health,
+        clock: Callable[[], float],
+        on_events: Callable[[List[CountEvent]], None],
+        watchers: Sequence[Watcher] = (),
+        timer: Optional[StageTimer] = None,
+    ) -> None:
+        """Build the threads; ``start`` starts them.
+
+        Args:
+            plan: What runs.
+            metrics: Told what happens.
+            health: Told that the stages turn.
+            clock: Monotonic seconds.
+            on_events: Takes the events of each frame, on the collecting thread.
+            watchers: See every frame.
+            timer: Told how long each stage took; the metrics where not given.
+        """
+        self._timer = timer or metrics.stage
+        self.plan = plan
+        self.error: Optional[BaseException] = None
+        self._metrics = metrics
+        self._health = health
+        self._clock = clock
+        self._on_events = on_events
+        self._watchers = watchers
+        self._slots = SlotGroup()
+        self.units: Dict[str, CameraUnit] = {c.settings.name: self._unit(c) for c in plan.cameras}
+        self.backend = CpuBackend(
+            plan.model.detector,
+            {c.settings.name: c.tracker for c in plan.cameras},
+            workers=plan.settings.model.threads or os.cpu_count() or 1,
+            ignore=self._masked,
+            timer=self._timer,
+        )
+        self._batcher = Batcher(
+            self._slots,
+            self.backend,
+            self,
+            dispatch_beat=health.stage("dispatch", _STAGE_LIMIT_S),
+            collect_beat=health.stage("collect", _STAGE_LIMIT_S),
+        )
+
+    def start(self) -> None:
+        """Start counting."""
+        self._batcher.start()
+        for unit in self.units.values():
+            unit.reader.start()
+
+    def stop(self) -> None:
+        """Stop counting; returns within about a second."""
+        for unit in self.units.values():
+            unit.reader.ask_to_stop()
+        self._batcher.stop(1.0)
+        for name, unit in self.units.items():
+            unit.reader.stop(0.5)
+            self._health.retire(f"capture-{name}")
+        self.backend.close()
+        self._health.retire("dispatch")
+        self._health.retire("collect")
+
+    def finished(self) -> bool:
+        """Whether every source has ended and all its frames are counted."""
+        ended = all(u.reader.finished for u in self.units.values())
+        return ended and not self._batcher.in_flight()
+
+    def submitted(self, frame: Frame) -> None:
+        unit = self.units[frame.info.camera]
+        if unit.reader.source.live:
+            self._timer("queue", max(0.0, self._clock() - frame.info.time))
+        unit.look(frame)
+        for watcher in self._watchers:
+            watcher.submitted(frame)
+
+    def tracked(self, result: Tracked, latency_s: float) -> None:
+        started = self._clock()
+        unit = self.units[result.info.camera]
+        events = unit.lane.count(result)
+        counted = self._clock()
+        if events:
+            for event in events:
+                if event.kind == "line":
+                    unit.metrics.crossed(event.name, event.direction)  # type: ignore[arg-type]
+            self._on_events(events)
+            self._timer("publish", self._clock() - counted)
+        unit.metrics.frame("processed")
+        self._timer("count", counted - started)
+        age = counted - result.info.time if unit.reader.source.live else latency_s
+        self._timer("end_to_end", age)
+        for watcher in self._watchers:
+            watcher.counted(result, latency_s, unit.lane)
+
+    def lost(self, frames: int, error: EngineError) -> None:
+        _log.error("inference_failed", frames=frames, error=str(error))
+
+    def died(self, error: BaseException) -> None:
+        self.error = error
+
+    def _unit(self, camera: CameraPlan) -> CameraUnit:
+        settings = camera.settings
+        slot = self._slots.add(None if camera.source.live else _FILE_QUEUE)
+        reader = Reader(
+            settings.name,
+            camera.source,
+            slot,
+            stale_s=settings.stale_s,
+            beat=self._health.stage(f"capture-{settings.name}", _CAPTURE_LIMIT_S),
+        )
+        counter = CameraCounter(
+            settings.name, settings.lines, settings.zones, self.plan.model.recipe.anchor
+        )
+        metrics = self._metrics.camera(
+            settings.name,
+            settings.fps,
+            [line.name for line in settings.lines],
+            [zone.name for zone in settings.zones],
+        )
+        return CameraUnit(camera, reader, Lane(settings.name, counter, self._clock), metrics)
+
+    def _masked(self, info: FrameInfo, detections: Detections) -> Detections:
+        polygons = self.units[info.camera].settings.ignore
+        if not polygons:
+            return detections
+        return apply_masks(detections, polygons, info.width, info.height)

@@ -1,0 +1,171 @@
+"""From settings to the parts they name, checked, before anything runs.
+
+``edgecount check``, the start of the service and a reload all come through here, so what
+passes the check also starts.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from pydantic import BaseModel, ValidationError
+
+from edgecount import discovery
+from edgecount.capture._select import open_source
+from edgecount.capture.base import Source
+from edgecount.config import CameraSettings, ModelSettings, PlaceSettings, Settings
+from edgecount.errors import ConfigError
+from edgecount.infer import detector as detectors
+from edgecount.infer.detector import OnnxDetector
+from edgecount.infer.onnxruntime import open_network
+from edgecount.infer.recipe import Recipe, shipped
+from edgecount.records import StageTimer
+from edgecount.track.base import Tracker
+
+TRACKERS_PACKAGE = "edgecount.track"
+DEFAULT_TRACKER = "two_stage"
+DEFAULT_CAMERA = "camera"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded detector and what it was loaded from."""
+
+    settings: ModelSettings
+    detector: OnnxDetector
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class CameraPlan:
+    """One camera's parts, made but not started."""
+
+    settings: CameraSettings
+    source: Source
+    tracker: Tracker
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration whose every part was found to be good."""
+
+    settings: Settings
+    model: Model
+    cameras: Tuple[CameraPlan, ...]
+    warnings: Tuple[str, ...]
+
+
+def default_settings(
+    source: str, *, model: Optional[str] = None, threads: Optional[int] = None
+) -> Settings:
+    """What runs without a configuration: one camera, a line across the middle, the whole frame.
+
+    Counts are kept in memory only: a clip that is counted twice must not add up.
+
+    Args:
+        source: Source string.
+        model: An ONNX file, a model folder, or the name of a shipped model.
+        threads: CPU threads of the network.
+    """
+    whole = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]
+    camera = {
+        "name": DEFAULT_CAMERA,
+        "source": source,
+        "lines": [{"name": "middle", "from": (0.0, 0.5), "to": (1.0, 0.5)}],
+        "zones": [{"name": "frame", "polygon": whole}],
+    }
+    data: Dict[str, Any] = {
+        "cameras": [camera],
+        "places": {"here": {"in": [f"{DEFAULT_CAMERA}.middle"]}},
+        "ledger": {"enabled": False},
+        "model": {**model_keys(model), "threads": threads},
+    }
+    return Settings.model_validate(data)
+
+
+def model_keys(model: Optional[str]) -> Dict[str, Any]:
+    """``--model`` as keys of the configuration: a shipped model's name, or a path."""
+    if model is None:
+        return {}
+    return {"name": model} if model in shipped() else {"path": model}
+
+
+def prepare(settings: Settings, timer: StageTimer, loaded: Optional[Model] = None) -> Plan:
+    """Make every part that ``settings`` name.
+
+    Args:
+        settings: The configuration.
+        timer: Told how long preprocessing, inference and post-processing took.
+        loaded: A model that is loaded already, taken over when the settings name the same.
+
+    Raises:
+        ConfigError: A part is not known or its options are wrong.
+        ModelError: The model cannot be loaded or does not fit its recipe.
+    """
+    model = loaded if loaded and loaded.settings == settings.model else _model(settings, timer)
+    cameras = tuple(_camera(c, settings, model.recipe) for c in settings.cameras)
+    return Plan(settings, model, cameras, tuple(_warnings(settings, model)))
+
+
+def make_tracker(options: Mapping[str, Any], recipe: Recipe, where: str) -> Tracker:
+    """The tracker that ``options`` name, with the recipe's thresholds unless they give others.
+
+    Raises:
+        ConfigError: There is no such tracker, or an option is wrong; ``where`` names the
+            place in the configuration.
+    """
+    given = dict(options)
+    kind = given.pop("kind", DEFAULT_TRACKER)
+    module = discovery.load(TRACKERS_PACKAGE, kind, f"{where}: tracker")
+    thresholds = {"high": recipe.score_threshold, "low": recipe.low_threshold}
+    known = module.Options.model_fields
+    defaults = {k: v for k, v in thresholds.items() if k in known}
+    tracker: Tracker = module.create(_validated(module.Options, {**defaults, **given}, where))
+    return tracker
+
+
+def _model(settings: Settings, timer: StageTimer) -> Model:
+    detector, recipe = detectors.create(settings.model, open_network, timer)
+    return Model(settings.model, detector, recipe)
+
+
+def _camera(camera: CameraSettings, settings: Settings, recipe: Recipe) -> CameraPlan:
+    threshold = settings.model.score_threshold
+    asked = {} if threshold is None else {"high": threshold}
+    tracker = make_tracker(
+        {**asked, **settings.tracker, **camera.tracker}, recipe, f"camera {camera.name!r}"
+    )
+    source = open_source(camera.name, camera.source, camera.capture, max_fps=camera.max_fps)
+    return CameraPlan(camera, source, tracker)
+
+
+def _validated(options: Any, data: Mapping[str, Any], where: str) -> BaseModel:
+    try:
+        checked: BaseModel = options.model_validate(data)
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"{'.'.join(map(str, m['loc']))}: {m['msg']}" for m in error.errors(include_url=False)
+        )
+        raise ConfigError(f"{where}: tracker: {mistakes}") from None
+    return checked
+
+
+def _warnings(settings: Settings, model: Model) -> List[str]:
+    smallest = model.recipe.smallest_head_px
+    found = []
+    for camera in settings.cameras:
+        if not camera.lines and not camera.zones:
+            found.append(f"camera {camera.name!r} has neither lines nor zones: only visible heads")
+        if smallest and camera.head_px and camera.head_px < smallest:
+            found.append(
+                f"camera {camera.name!r} expects heads of {camera.head_px:g} px, but model "
+                f"{model.recipe.name!r} sees heads reliably from {smallest:g} px of its input on"
+            )
+    return found + [
+        f"place {name!r} sums no line, so its occupancy stays 0"
+        for name, place in settings.places.items()
+        if not _lines_of(place)
+    ]
+
+
+def _lines_of(place: PlaceSettings) -> List[str]:
+    return [*place.enters, *place.leaves]
