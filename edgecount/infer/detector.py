@@ -15,10 +15,11 @@ from edgecount.config import ModelSettings
 from edgecount.errors import ConfigError, ModelError
 from edgecount.infer import nms
 from edgecount.infer import recipe as recipes
-from edgecount.infer.heads.base import Head, HeadSpec
+from edgecount.infer.heads.base import Candidates, Head, HeadSpec
 from edgecount.infer.letterbox import Letterbox
 from edgecount.infer.recipe import Recipe
 from edgecount.records import (
+    BoolArray,
     Detections,
     Float32Array,
     Int32Array,
@@ -26,6 +27,11 @@ from edgecount.records import (
     StageTimer,
     UInt8Array,
 )
+
+# No picture is this many pixels wide; areas of such boxes still fit float32.
+_FARTHEST = np.float32(1e6)
+# exp() of more than this leaves float32.
+_LARGEST_LOGIT = 80.0
 
 Suppress = Callable[[Float32Array, Float32Array, Int32Array, float], Int64Array]
 
@@ -116,11 +122,15 @@ class OnnxDetector:
         return detections
 
     def _decode(self, output: Float32Array, box: Letterbox) -> Detections:
-        candidates = self._head.decode(output, self._width, self._height, self._raw_threshold)
-        kept = self._suppress(*candidates, self._thresholds.iou)
-        boxes = box.to_source(candidates.boxes[kept])
-        scores = _tempered(candidates.scores[kept], self._temperature)
-        return Detections(boxes, scores, candidates.classes[kept])
+        # A broken network's numbers are dropped, not reported once a frame.
+        with np.errstate(invalid="ignore", over="ignore"):
+            found = self._head.decode(output, self._width, self._height, self._raw_threshold)
+            boxes, scores, classes = _picked(found, _sound(found))
+        kept = self._suppress(boxes, scores, classes, self._thresholds.iou)
+        mapped = box.to_source(boxes[kept])
+        calibrated = _tempered(scores[kept], self._temperature)
+        # Of what lay in the padding alone nothing is left after clipping.
+        return Detections(*_picked((mapped, calibrated, classes[kept]), _has_area(mapped)))
 
     def _buffer(self) -> Float32Array:
         buffer: Optional[Float32Array] = getattr(self._buffers, "batch", None)
@@ -130,21 +140,30 @@ class OnnxDetector:
         return buffer
 
 
+def check_input(network: Network, path: Path) -> None:
+    """Check that the network takes pictures.
+
+    Raises:
+        ModelError: It does not; the message names its input and ours.
+    """
+    shape = network.input_shape
+    if len(shape) != 4 or not all(_may_be(x, want) for x, want in zip(shape, (1, 3))):
+        raise ModelError(
+            f"{path} has the input {list(shape)}; edgecount feeds one picture at a time, "
+            "[1, 3, height, width]"
+        )
+
+
 def input_size(
     network: Network, recipe: Recipe, path: Path, asked: Optional[Tuple[int, int]]
 ) -> Tuple[int, int]:
     """Width and height to run at: what was asked for, else the recipe's.
 
     Raises:
-        ModelError: The file's input is none of ours, or has a fixed size and the recipe
-            names another.
+        ModelError: The file's input has a fixed size and the recipe names another.
         ConfigError: The size asked for does not suit the model.
     """
     shape = network.input_shape
-    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
-        raise ModelError(
-            f"{path} has the input {list(shape)}; edgecount feeds [batch, 3, height, width]"
-        )
     width, height = asked or (recipe.input.width, recipe.input.height)
     for name, have, want in (("height", shape[2], height), ("width", shape[3], width)):
         if isinstance(have, int) and have != want:
@@ -162,15 +181,18 @@ def input_size(
 def check_output(network: Network, recipe: Recipe, path: Path, size: Tuple[int, int]) -> None:
     """Check that the network's output is what the recipe's head decodes.
 
+    A network that does not declare its output's size is run once to see it.
+
     Raises:
         ModelError: It is not; the message names both shapes.
+        EngineError: The network does not run at this size.
     """
     expected = _head(recipe).expected_shape(*size)
     have = tuple(network.output_shape[1:])
-    fits = len(have) == len(expected) and all(
-        not isinstance(h, int) or e < 0 or h == e for h, e in zip(have, expected)
-    )
-    if not fits:
+    if not all(isinstance(x, int) for x in have):
+        width, height = size
+        have = network.run(np.zeros((1, 3, height, width), np.float32)).shape[1:]
+    if len(have) != len(expected) or not all(map(_may_be, expected, have)):
         raise ModelError(
             f"{path} has the output {list(have)} per picture, but head {recipe.head!r} with "
             f"{len(recipe.classes)} classes at {size[0]}×{size[1]} expects {list(expected)}: "
@@ -196,8 +218,10 @@ def create(
     """
     path, recipe = recipes.find(settings.name, settings.path)
     network, metadata = open_network(path)
+    check_input(network, path)
     if recipe is None:
-        recipe = recipes.infer(path, network.input_shape, network.output_shape, metadata)
+        shape = _asked_shape(network.input_shape, settings.input_size)
+        recipe = recipes.infer(path, shape, network.output_shape, metadata)
     size = input_size(network, recipe, path, settings.input_size)
     check_output(network, recipe, path, size)
     detector = OnnxDetector(
@@ -214,6 +238,20 @@ def create(
     return detector, recipe
 
 
+def _may_be(axis: object, size: object) -> bool:
+    """Whether an axis can have this size; a dynamic one (a name, or not positive) has any."""
+    return not isinstance(axis, int) or axis < 1 or axis == size
+
+
+def _asked_shape(shape: Tuple[object, ...], asked: Optional[Tuple[int, int]]) -> Tuple[object, ...]:
+    """The input's shape with its dynamic sides as asked for."""
+    if asked is None:
+        return shape
+    width, height = asked
+    sides = zip(shape[2:], (height, width))
+    return (*shape[:2], *(want if _may_be(have, want) else have for have, want in sides))
+
+
 def _head(recipe: Recipe) -> Head:
     module = discovery.load(recipes.HEADS_PACKAGE, recipe.head, f"head of model {recipe.name}")
     head: Head = module.create(
@@ -222,12 +260,40 @@ def _head(recipe: Recipe) -> Head:
     return head
 
 
+def _sound(candidates: Candidates) -> BoolArray:
+    """(N,): which candidates are boxes at all.
+
+    A NaN, an infinity, or a box turned inside out overlaps everything by the comparisons
+    of NMS, so that one would suppress all others.
+    """
+    boxes, scores, _ = candidates
+    near: BoolArray = np.abs(boxes) < _FARTHEST  # false for NaN, too
+    sound: BoolArray = near.all(axis=1) & _has_area(boxes) & np.isfinite(scores)
+    return sound
+
+
+def _has_area(boxes: Float32Array) -> BoolArray:
+    sides: BoolArray = boxes[:, 2:] > boxes[:, :2]
+    return sides[:, 0] & sides[:, 1]
+
+
+def _picked(
+    detections: Tuple[Float32Array, Float32Array, Int32Array], which: BoolArray
+) -> Tuple[Float32Array, Float32Array, Int32Array]:
+    if which.all():
+        return detections
+    boxes, scores, classes = detections
+    return boxes[which], scores[which], classes[which]
+
+
 def _tempered(scores: Float32Array, temperature: float) -> Float32Array:
+    """Calibrated probabilities: the sigmoid of logit ÷ temperature (Guo et al. 2017, §4.2)."""
     if temperature == 1.0:
         return scores
-    odds = scores / np.maximum(np.float32(1) - scores, np.float32(1e-7))
+    likely = np.clip(scores, np.float32(1e-7), np.float32(1 - 1e-7))
+    logits = np.log(likely / (np.float32(1) - likely)) / np.float32(temperature)
     calibrated: Float32Array = np.float32(1) / (
-        np.float32(1) + odds ** np.float32(-1 / temperature)
+        np.float32(1) + np.exp(-np.clip(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT))
     )
     return calibrated
 
@@ -237,4 +303,4 @@ def _untempered(score: float, temperature: float) -> float:
     if temperature == 1.0 or score >= 1.0:
         return score
     logit = math.log(score / (1.0 - score)) * temperature
-    return 1.0 / (1.0 + math.exp(-logit))
+    return 1.0 / (1.0 + math.exp(-max(-_LARGEST_LOGIT, min(logit, _LARGEST_LOGIT))))

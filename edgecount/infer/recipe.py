@@ -4,6 +4,7 @@ Shipped models are folders of ``engines/``. For a file of the user's own without
 recipe, layout, classes and input are read from the file itself, where it says enough.
 """
 
+import ast
 import re
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -27,6 +28,7 @@ _COCO_CLASSES = 80
 # small objects.
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
 _MOST_END2END_ROWS = 1000
+_USUAL_SIDE = 640
 
 
 class InputRecipe(Strict):
@@ -157,10 +159,14 @@ def _find_path(path: Path) -> Tuple[Path, Optional[Recipe]]:
     for candidate in (path.with_suffix(".recipe.yaml"), path.parent / RECIPE_FILE):
         if candidate.is_file():
             recipe = load(candidate)
-            # A folder may hold several files of one model (plain, INT8); all share its recipe.
-            if candidate.name != RECIPE_FILE or path.stem.split(".")[0] == Path(recipe.file).stem:
+            if candidate.name != RECIPE_FILE or _is_of(path, recipe):
                 return path, recipe
     return path, None
+
+
+def _is_of(path: Path, recipe: Recipe) -> bool:
+    """Whether a folder's recipe is this file's: variants (``head-n.int8.onnx``) share one."""
+    return path.name == recipe.file or path.name.startswith(f"{Path(recipe.file).stem}.")
 
 
 def load(path: Path) -> Recipe:
@@ -168,7 +174,7 @@ def load(path: Path) -> Recipe:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Recipe.model_validate(data)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ModelError(f"cannot read the recipe {path}: {error}") from error
     except ValidationError as error:
         raise ModelError(f"recipe {path}: {_mistakes(error)}") from None
@@ -233,13 +239,11 @@ def _name(path: Path) -> str:
 
 def _size(shape: Sequence[object], metadata: Mapping[str, str]) -> Tuple[int, int]:
     """Height and width: the file's own, else what it was exported for, else 640."""
-    fixed = [_static(x) for x in shape[-2:]]
-    try:
-        declared = yaml.safe_load(metadata.get("imgsz", ""))
-        height, width = (declared, declared) if isinstance(declared, int) else map(int, declared)
-    except (TypeError, ValueError, yaml.YAMLError):
-        height = width = 640
-    return fixed[0] or height, fixed[1] or width
+    declared = _literal(metadata.get("imgsz", ""))
+    sides = list(declared) if isinstance(declared, (list, tuple)) else [declared, declared]
+    height, width = ([_static(x) for x in sides] + [None, None])[:2]
+    fixed_height, fixed_width = (_static(x) for x in shape[-2:])
+    return fixed_height or height or _USUAL_SIDE, fixed_width or width or _USUAL_SIDE
 
 
 def _static(axis: object) -> Optional[int]:
@@ -257,17 +261,14 @@ def _layout(
     task = metadata.get("task", "detect")
     if task != "detect":
         raise ModelError(f"{path} was exported for the task {task!r}; edgecount runs detectors")
-    names = _declared_names(metadata)
-    readings = _readings(width, height, shape, len(names))
-    fits = [r for r in readings if not names or r.classes == len(names)]
-    for preferred in (lambda r: r.exact, lambda r: r.head in _written_by(metadata)):
-        fits = [r for r in fits if preferred(r)] or fits
+    fits = _fitting(width, height, shape, metadata)
     if len({r.head for r in fits}) == 1:
         return fits[0]
     remedy = f"put a {RECIPE_FILE} beside it that names its head"
     if fits:
-        choices = ", ".join(f"{r.head} with {r.classes} classes" for r in fits)
+        choices = " or ".join(dict.fromkeys(f"{r.head} with {r.classes} classes" for r in fits))
         raise ModelError(f"{path} has the output {list(shape)}, which may be {choices}: {remedy}")
+    names = _declared_names(metadata)
     cells = _cells(width, height, _STRIDES[0])
     declared = f" and {len(names)} classes by its metadata" if names else ""
     raise ModelError(
@@ -275,6 +276,27 @@ def _layout(
         f"a {width}×{height} input (YOLOX [{cells}, 5+C], YOLOv5 [{3 * cells}, 5+C], YOLOv8 "
         f"[4+C, {cells}], end-to-end [N, 6]): {remedy}"
     )
+
+
+def _fitting(
+    width: int, height: int, shape: Sequence[object], metadata: Mapping[str, str]
+) -> List[_Layout]:
+    """The likeliest readings; several where the file does not say which."""
+    names = _declared_names(metadata)
+    fits = [
+        r
+        for r in _readings(width, height, shape, len(names))
+        if not names or r.classes == len(names)
+    ]
+    likely = _written_by(metadata)
+    largest_stride = metadata.get("stride")
+    for preferred in (
+        lambda r: r.exact,
+        lambda r: r.head in likely,
+        lambda r: str(max(r.strides)) == largest_stride,
+    ):
+        fits = [r for r in fits if preferred(r)] or fits
+    return fits
 
 
 def _readings(width: int, height: int, shape: Sequence[object], declared: int) -> Iterator[_Layout]:
@@ -307,13 +329,21 @@ def _written_by(metadata: Mapping[str, str]) -> Tuple[str, ...]:
 
 
 def _declared_names(metadata: Mapping[str, str]) -> List[str]:
+    """Class names as Ultralytics writes them: the repr of a list, or of a dict by index."""
+    declared = _literal(metadata.get("names", ""))
     try:
-        declared = yaml.safe_load(metadata.get("names", ""))
-    except yaml.YAMLError:
+        if isinstance(declared, dict):
+            return [str(declared[k]) for k in sorted(declared, key=int)]
+    except (TypeError, ValueError):
         return []
-    if isinstance(declared, dict):
-        return [str(declared[k]) for k in sorted(declared)]
     return [str(n) for n in declared] if isinstance(declared, list) else []
+
+
+def _literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def _class_names(metadata: Mapping[str, str], count: int) -> List[str]:
@@ -332,5 +362,6 @@ def _guess_counted(names: Sequence[str]) -> Optional[str]:
 
 def _mistakes(error: ValidationError) -> str:
     return "; ".join(
-        f"{'.'.join(map(str, m['loc']))}: {m['msg']}" for m in error.errors(include_url=False)
+        f"{'.'.join(map(str, m['loc'])) or 'recipe'}: {m['msg']}"
+        for m in error.errors(include_url=False)
     )
