@@ -15,6 +15,12 @@ class SlotGroup:
         self._arrived = threading.Condition(self._lock)
         self._slots: List[Slot] = []
         self._next = 0
+        self._taken = 0
+
+    @property
+    def taken(self) -> int:
+        """Frames that were ever taken through the group."""
+        return self._taken
 
     def add(self, depth: Optional[int] = None) -> "Slot":
         """A slot for one more camera.
@@ -50,6 +56,7 @@ class SlotGroup:
             frame = self._slots[number].pop()
             if frame is not None:
                 self._next = number + 1
+                self._taken += 1
                 return number, frame
         return None
 

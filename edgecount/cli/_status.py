@@ -1,8 +1,10 @@
 """The live status in a terminal: what the service counts and how well it runs."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Iterable, List, Mapping, Optional, Sequence, Tuple
 
+import psutil
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
@@ -11,6 +13,7 @@ from rich.text import Text
 
 from edgecount.observe.health import CameraState
 from edgecount.records import LineTotals, Snapshot, ZoneState
+from edgecount.runtime.daemon import CameraView, Service
 
 _TWO_COLUMNS = 110
 _STATE_STYLES: Mapping[str, str] = {"online": "green", "degraded": "yellow", "offline": "red"}
@@ -200,3 +203,39 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours}h {minutes}m"
     return f"{minutes}m {rest}s" if minutes else f"{rest}s"
+
+
+class StatusOf:
+    """Reads a service's status; remembers what a rate needs."""
+
+    def __init__(self, began: float) -> None:
+        """``began``: monotonic seconds at which the program started."""
+        self._began = began
+        self._process = psutil.Process()
+
+    def __call__(self, service: "Service") -> ServiceStatus:
+        """The status now."""
+        recipe, backend = service.plan.model.recipe, service.backend
+        return ServiceStatus(
+            device=service.settings.device,
+            engine=f"{recipe.name} {backend.precision} on {backend.name}",
+            uptime_s=time.monotonic() - self._began,
+            cameras=[_camera_status(view) for view in service.views()],
+            broker=service.broker(),
+            outbox=service.backlog(),
+            places=service.occupancy(),
+            cpu_cores=self._process.cpu_percent() / 100.0,
+            rss_mb=self._process.memory_info().rss / 1e6,
+            warnings=service.warnings(),
+        )
+
+
+def _camera_status(view: CameraView) -> CameraStatus:
+    return CameraStatus(
+        state=view.state,
+        snapshot=view.snapshot,
+        reason=view.reason,
+        fps_target=view.fps_target if view.live else None,
+        latency_ms=view.latency_ms,
+        dropped=view.dropped,
+    )

@@ -1,14 +1,16 @@
 """Draw what was seen and counted into the picture: a video, or one PNG."""
 
+import threading
 from pathlib import Path
 from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
 
-from edgecount.config import LineSettings, ZoneSettings
+from edgecount.config import CameraSettings, LineSettings, ZoneSettings
 from edgecount.errors import ConfigError, EdgecountError
-from edgecount.records import LineTotals, Tracks, UInt8Array, ZoneState
+from edgecount.records import Frame, LineTotals, Tracked, Tracks, UInt8Array, ZoneState
+from edgecount.runtime.pipeline import Lane
 
 Color = Tuple[int, int, int]
 _VIDEO = (".mp4", ".avi", ".mkv")
@@ -180,3 +182,33 @@ def _label(image: UInt8Array, text: str, at: Tuple[int, int], color: Color, scal
 
 def _point(xy: "np.ndarray[Tuple[int], np.dtype[np.float64]]") -> Tuple[int, int]:
     return round(float(xy[0])), round(float(xy[1]))
+
+
+class AnnotatingWatcher:
+    """Keeps the pictures under way and hands them to the annotator with their tracks."""
+
+    def __init__(self, path: Path, camera: CameraSettings, fps: float) -> None:
+        """Annotate one camera into ``path``; ``fps`` is the video's rate. Raises ConfigError."""
+        self._annotator = Annotator(path, camera.lines, camera.zones, fps)
+        self._camera = camera.name
+        self._under_way: Dict[int, UInt8Array] = {}
+        self._lock = threading.Lock()
+
+    def submitted(self, frame: Frame) -> None:
+        if frame.info.camera == self._camera:
+            with self._lock:
+                self._under_way[frame.info.index] = frame.image
+
+    def counted(self, tracked: Tracked, latency_s: float, lane: Lane) -> None:  # noqa: ARG002
+        if tracked.info.camera != self._camera:
+            return
+        with self._lock:
+            image = self._under_way.pop(tracked.info.index)
+            # Frames whose batch failed never come back.
+            self._under_way = {i: x for i, x in self._under_way.items() if i > tracked.info.index}
+        lines, zones, _ = lane.totals()
+        self._annotator.add(image, tracked.tracks, lines, zones)
+
+    def close(self) -> None:
+        """Finish the file. Raises EdgecountError when it cannot be written."""
+        self._annotator.close()

@@ -22,6 +22,9 @@ _log = structlog.get_logger(__name__)
 class FrameGroup(Protocol):
     """What the batcher needs of :class:`~edgecount.capture._slot.SlotGroup`."""
 
+    @property
+    def taken(self) -> int: ...
+
     def take(self, timeout: float) -> Optional[Tuple[int, Frame]]: ...
 
 
@@ -73,6 +76,7 @@ class Batcher:
         self._stop = threading.Event()
         self._submitted: Deque[Tuple[float, int]] = deque()
         self._failures = 0
+        self._done = 0
         self._threads = [
             threading.Thread(target=self._guard, args=(self._dispatch,), name="dispatch"),
             threading.Thread(target=self._guard, args=(self._collect,), name="collect"),
@@ -95,8 +99,8 @@ class Batcher:
         return not any(t.is_alive() for t in self._threads)
 
     def in_flight(self) -> int:
-        """Batches that were submitted and have not come back."""
-        return len(self._submitted)
+        """Frames that were taken from the slots and are not counted or lost yet."""
+        return self._frames.taken - self._done
 
     def _guard(self, loop: Callable[[], None]) -> None:
         # A thread that dies silently would leave a service that looks alive and counts nothing.
@@ -120,8 +124,7 @@ class Batcher:
         try:
             self._backend.submit(batch)
         except EngineError as error:
-            self._submitted.pop()
-            self._failed(len(batch), error)
+            self._failed(self._submitted.pop()[1], error)
 
     def _collect(self) -> None:
         while not self._stop.is_set():
@@ -129,8 +132,7 @@ class Batcher:
             try:
                 results = self._backend.collect(_TURN_S)
             except EngineError as error:
-                self._failed(self._submitted[0][1], error)
-                self._submitted.popleft()
+                self._failed(self._submitted.popleft()[1], error)
                 continue
             if results is not None:
                 self._deliver(results)
@@ -141,10 +143,11 @@ class Batcher:
         for result in results:
             self._hooks.tracked(result, latency)
         # Last, so that "nothing in flight" means that all of it has been counted.
-        self._submitted.popleft()
+        self._done += self._submitted.popleft()[1]
 
     def _failed(self, frames: int, error: EngineError) -> None:
         self._failures += 1
+        self._done += frames
         self._hooks.lost(frames, error)
         if self._failures >= _FAILURES_IN_A_ROW:
             self._stop.set()

@@ -1,7 +1,8 @@
 """The counting core: readers, backend, lanes. Everything that a reload builds anew."""
 
 import os
-from typing import Callable, Dict, List, Optional, Sequence
+import threading
+from typing import Callable, ContextManager, Dict, List, Optional, Sequence
 
 import structlog
 from typing_extensions import Protocol
@@ -95,6 +96,7 @@ class Core:
         self._clock = clock
         self._on_events = on_events
         self._watchers = watchers
+        self._counting = threading.Lock()
         self._slots = SlotGroup()
         self.units: Dict[str, CameraUnit] = {c.settings.name: self._unit(c) for c in plan.cameras}
         self.backend = CpuBackend(
@@ -132,8 +134,11 @@ class Core:
 
     def finished(self) -> bool:
         """Whether every source has ended and all its frames are counted."""
-        ended = all(u.reader.finished for u in self.units.values())
-        return ended and not self._batcher.in_flight()
+        return all(u.reader.finished for u in self.units.values()) and self.drained()
+
+    def drained(self) -> bool:
+        """Whether every frame that was taken is counted."""
+        return not self._batcher.in_flight()
 
     def submitted(self, frame: Frame) -> None:
         unit = self.units[frame.info.camera]
@@ -146,26 +151,35 @@ class Core:
     def tracked(self, result: Tracked, latency_s: float) -> None:
         started = self._clock()
         unit = self.units[result.info.camera]
-        events = unit.lane.count(result)
-        counted = self._clock()
-        if events:
-            for event in events:
-                if event.kind == "line":
-                    unit.metrics.crossed(event.name, event.direction)  # type: ignore[arg-type]
-            self._on_events(events)
-            self._timer("publish", self._clock() - counted)
+        with self._counting:
+            events = unit.lane.count(result)
+            counted = self._clock()
+            if events:
+                self._take(unit, events)
+                self._timer("publish", self._clock() - counted)
         unit.metrics.frame("processed")
         self._timer("count", counted - started)
         age = counted - result.info.time if unit.reader.source.live else latency_s
         self._timer("end_to_end", age)
+        unit.lane.took(age)
         for watcher in self._watchers:
             watcher.counted(result, latency_s, unit.lane)
+
+    def paused(self) -> ContextManager[object]:
+        """While this is held no frame is counted, so that totals can be reset as one."""
+        return self._counting
 
     def lost(self, frames: int, error: EngineError) -> None:
         _log.error("inference_failed", frames=frames, error=str(error))
 
     def died(self, error: BaseException) -> None:
         self.error = error
+
+    def _take(self, unit: CameraUnit, events: List[CountEvent]) -> None:
+        for event in events:
+            if event.kind == "line":
+                unit.metrics.crossed(event.name, "in" if event.direction == "in" else "out")
+        self._on_events(events)
 
     def _unit(self, camera: CameraPlan) -> CameraUnit:
         settings = camera.settings

@@ -1,7 +1,9 @@
 """One camera, from tracks to events: its counter, its rate, its state."""
 
 import threading
-from typing import Callable, List, Mapping, Optional, Tuple
+from collections import deque
+from statistics import median
+from typing import Callable, Deque, List, Mapping, Optional, Tuple
 
 from edgecount.count.counter import CameraCounter
 from edgecount.count.totals import CameraTotals
@@ -14,6 +16,8 @@ from edgecount.records import (
     Tracked,
     ZoneState,
 )
+
+_LATENCIES = 64
 
 
 class Lane:
@@ -31,6 +35,7 @@ class Lane:
         self._lock = threading.Lock()
         self._newest: Optional[FrameInfo] = None
         self._newest_at = 0.0
+        self._latencies: Deque[float] = deque(maxlen=_LATENCIES)
 
     def count(self, tracked: Tracked) -> List[CountEvent]:
         """Count one frame's tracks."""
@@ -50,12 +55,22 @@ class Lane:
     def restore(self, totals: CameraTotals) -> None:
         """Go on from the totals of an earlier run."""
         with self._lock:
-            self._counter.restore(totals)
+            zones = {n: ZoneState(entered=t.into, left=t.out) for n, t in totals.zones.items()}
+            self._counter.restore(totals.lines, zones)
 
     def reset(self) -> None:
         """Set all totals to zero; people who are in a zone stay in it."""
         with self._lock:
             self._counter.reset()
+
+    def took(self, seconds: float) -> None:
+        """The newest frame took so long from capture (or a file's hand-over) to its counts."""
+        self._latencies.append(seconds)
+
+    def latency_ms(self) -> Optional[float]:
+        """Median of what the last frames took; None before the first."""
+        recent = list(self._latencies)
+        return 1e3 * median(recent) if recent else None
 
     def age_s(self) -> Optional[float]:
         """Seconds since the newest frame was counted; None before the first."""

@@ -1,0 +1,125 @@
+"""The books of one service: ledger, places and the sink, kept in step."""
+
+import threading
+import time
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from edgecount.config import Settings
+from edgecount.count.ledger import Ledger
+from edgecount.count.occupancy import Places
+from edgecount.count.totals import CameraTotals, PlaceTotals
+from edgecount.observe.metrics import Metrics
+from edgecount.publish.base import PlaceState, Sink, Status
+from edgecount.records import CountEvent, Snapshot
+
+
+class Books:
+    """Takes events in, keeps totals over restarts, and lets the sink know.
+
+    ``record`` is called by the counting thread; everything else by the service's.
+    """
+
+    def __init__(
+        self, settings: Settings, metrics: Metrics, ledger: Optional[Ledger] = None
+    ) -> None:
+        """Open the ledger, or go on with one that is open already."""
+        self._metrics = metrics
+        self._sink: Optional[Sink] = None
+        self._lock = threading.Lock()
+        self._places = Places(settings.places)
+        self._stale_places: Dict[str, PlaceTotals] = {}
+        self._degraded: Tuple[str, ...] = ()
+        self.ledger = ledger or Ledger.open(settings.ledger, outbox=settings.mqtt is not None)
+
+    def start(self, sink: Optional[Sink]) -> None:
+        """Take over the totals of the last run, and connect the sink."""
+        self._sink = sink
+        self._places.restore(self.ledger.places())
+        self._stale_places = self._places.totals()
+        self.ledger.listen(on_committed=self._committed, on_degraded=self._ledger_degraded)
+        for name, totals in self._places.totals().items():
+            self._metrics.occupancy(name, totals.occupancy)
+        if sink is not None:
+            sink.start()
+
+    def stop(self, *, keep_ledger: bool = False) -> None:
+        """Commit what is pending, publish the last states and ``offline``."""
+        self.ledger.flush(0.5)
+        self.publish_places()
+        if self._sink is not None:
+            self._sink.notify()
+            self._sink.stop()
+        if not keep_ledger:
+            self.ledger.close()
+
+    def totals(self, camera: str) -> CameraTotals:
+        """Totals of a camera as the ledger holds them."""
+        return self.ledger.totals(camera)
+
+    def occupancy(self) -> Dict[str, int]:
+        """People by place."""
+        with self._lock:
+            return {name: totals.occupancy for name, totals in self._places.totals().items()}
+
+    @property
+    def degraded(self) -> Optional[str]:
+        """Why counts are not durable now; None when they are."""
+        return self.ledger.degraded
+
+    @property
+    def sink(self) -> Optional[Sink]:
+        """Where counts go; None without a broker."""
+        return self._sink
+
+    def record(self, events: Sequence[CountEvent]) -> None:
+        """Count events into places and ledger. Returns at once."""
+        with self._lock:
+            touched = self._places.apply(events)
+            self.ledger.record(events, touched)
+            self._stale_places.update(touched)
+        for name, totals in touched.items():
+            self._metrics.occupancy(name, totals.occupancy)
+
+    def reset(self, at: float) -> None:
+        """Set all totals to zero; the caller resets the counters in the same breath."""
+        with self._lock:
+            self._stale_places = self._places.reset()
+            self.ledger.reset(at)
+        for name in self._stale_places:
+            self._metrics.occupancy(name, 0)
+
+    def set_occupancy(self, place: str, people: int) -> None:
+        """Correct a place. Raises ConfigError where there is no such place."""
+        with self._lock:
+            totals = self._places.set(place, people)
+            self.ledger.record([], {place: totals})
+            self._stale_places[place] = totals
+        self._metrics.occupancy(place, people)
+
+    def publish(self, snapshot: Snapshot, status: Status) -> None:
+        """Give the sink the newest state of a camera."""
+        if self._sink is not None:
+            self._sink.publish_camera_status(snapshot.camera, status)
+            self._sink.publish_state(snapshot)
+
+    def publish_places(self, degraded: Tuple[str, ...] = ()) -> None:
+        """Give the sink the places that changed since the last call."""
+        with self._lock:
+            if degraded != self._degraded:
+                self._degraded = degraded
+                self._stale_places = self._places.totals()
+            changed, self._stale_places = self._stale_places, {}
+        if self._sink is None:
+            return
+        now, seq = time.time(), self.ledger.seq
+        for name, t in changed.items():
+            self._sink.publish_place(
+                PlaceState(name, now, seq, t.occupancy, t.into, t.out, t.peak, degraded)
+            )
+
+    def _committed(self, _events: List[CountEvent]) -> None:
+        if self._sink is not None:
+            self._sink.notify()
+
+    def _ledger_degraded(self, reason: Optional[str]) -> None:
+        self._metrics.ledger_degraded(reason is not None)

@@ -1,0 +1,164 @@
+"""From the first signal to the last: start, turn, reload, stop."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Callable, List, Optional
+
+import structlog
+
+from edgecount.config import Settings
+from edgecount.count.ledger import Ledger
+from edgecount.errors import ConfigError, EdgecountError, SourceError
+from edgecount.observe.metrics import Metrics
+from edgecount.observe.telemetry.sampler import Sampler, sources
+from edgecount.runtime.annotate import AnnotatingWatcher
+from edgecount.runtime.daemon import TURN_S, Service
+from edgecount.runtime.plan import Plan, prepare
+from edgecount.runtime.systemd import Notifier
+
+_log = structlog.get_logger(__name__)
+
+
+class Runner:
+    """Runs the service of a configuration that may be read again while it runs."""
+
+    def __init__(
+        self,
+        load: Callable[[], Settings],
+        *,
+        duration: Optional[float] = None,
+        annotate: Optional[Path] = None,
+        show: Callable[[Service], None] = lambda _service: None,
+        notifier: Optional[Notifier] = None,
+    ) -> None:
+        """Prepare to run.
+
+        Args:
+            load: Reads the configuration; called again for a reload.
+            duration: Stop after this many seconds; None runs until stopped or ended.
+            annotate: Video or picture to draw the only camera's counts into.
+            show: Called about four times a second, to show the state.
+            notifier: systemd's, or another.
+        """
+        self._load = load
+        self._duration = duration
+        self._annotate = annotate
+        self._show = show
+        self._notifier = notifier or Notifier.from_environ()
+        self._wake = threading.Event()
+        self._stop = False
+        self._reload = False
+        self._watcher: Optional[AnnotatingWatcher] = None
+        self._telemetry = Sampler(sources())
+        self._metrics = Metrics(device=self._telemetry.latest)
+
+    def stop(self) -> None:
+        """Stop soon. Safe from a signal handler or any thread."""
+        self._stop = True
+        self._wake.set()
+
+    def reload(self) -> None:
+        """Read the configuration again soon. Safe from a signal handler or any thread."""
+        self._reload = True
+        self._wake.set()
+
+    def handle_signals(self) -> None:
+        """SIGTERM and SIGINT stop, SIGHUP reloads."""
+
+        def stop(_number: int, _frame: Optional[FrameType]) -> None:
+            self.stop()
+
+        def reload(_number: int, _frame: Optional[FrameType]) -> None:
+            self.reload()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGHUP, reload)
+
+    def run(self) -> None:
+        """Run until stopped, until the duration is over, or until all files have ended.
+
+        Raises:
+            ConfigError: The configuration is wrong.
+            ModelError: The model is wrong.
+            SourceError: A source failed for good, and no other is left.
+            EdgecountError: The service cannot go on.
+        """
+        plan = prepare(self._load(), self._metrics.stage)
+        service = self._service(plan, None)
+        self._telemetry.start()
+        try:
+            service.start()
+            service = self._turn_until_done(service)
+        finally:
+            service.stop()
+            self._telemetry.close()
+            if self._watcher is not None:
+                self._watcher.close()
+        self._show(service)
+        failures = service.failures()
+        if failures and len(failures) == len(service.settings.cameras):
+            raise SourceError("; ".join(failures), retry=False)
+
+    def _turn_until_done(self, service: Service) -> Service:
+        began = time.monotonic()
+        while service.turn() and not self._stop:
+            self._show(service)
+            if self._duration is not None and time.monotonic() - began >= self._duration:
+                break
+            if self._reload:
+                self._reload = False
+                service = self._reloaded(service)
+            self._wake.wait(TURN_S)
+            self._wake.clear()
+        return service
+
+    def _reloaded(self, old: Service) -> Service:
+        """The service of the configuration as it is now, or the old one where that is bad."""
+        self._notifier.reloading()
+        try:
+            plan = prepare(self._load(), self._metrics.stage, old.plan.model)
+        except EdgecountError as error:
+            _log.error("reload_refused", reason=str(error))
+            self._notifier.ready("the new configuration is bad; the old one goes on")
+            return old
+        same = plan.settings.ledger == old.settings.ledger and bool(plan.settings.mqtt) == bool(
+            old.settings.mqtt
+        )
+        ledger = old.stop(keep_ledger=same)
+        new = self._service(plan, ledger)
+        try:
+            new.start()
+        except EdgecountError as error:
+            _log.error("reload_refused", reason=str(error))
+            new.stop(keep_ledger=same)
+            again = prepare(old.settings, self._metrics.stage, old.plan.model)
+            new = self._service(again, ledger)
+            new.start()
+            return new
+        _log.info("reloaded")
+        return new
+
+    def _service(self, plan: Plan, ledger: Optional[Ledger]) -> Service:
+        return Service(
+            plan,
+            self._metrics,
+            ledger=ledger,
+            on_reload=self.reload,
+            notifier=self._notifier,
+            watchers=self._watchers(plan),
+        )
+
+    def _watchers(self, plan: Plan) -> List[AnnotatingWatcher]:
+        if self._annotate is None:
+            return []
+        if self._watcher is None:
+            if len(plan.cameras) != 1:
+                raise ConfigError("--annotate draws one camera; the configuration has several")
+            camera = plan.cameras[0]
+            fps = camera.source.fps or camera.settings.max_fps or camera.settings.fps
+            self._watcher = AnnotatingWatcher(self._annotate, camera.settings, fps)
+        return [self._watcher]
