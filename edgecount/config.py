@@ -245,10 +245,23 @@ class MqttSettings(Strict):
     commands: List[Literal["reset", "set_occupancy", "reload"]] = Field(
         default_factory=list, description="Commands that are obeyed; none unless named."
     )
+    catch_up_per_s: Annotated[float, Field(ge=1.0)] = Field(
+        3000.0, description="Events per second at most while a backlog is sent."
+    )
+    session_expiry_s: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = Field(
+        0,
+        description="How long the broker keeps commands for this device while it is away, seconds.",
+    )
     homeassistant: bool = Field(False, description="Announce entities to Home Assistant.")
+    homeassistant_prefix: str = Field(
+        "homeassistant", description="Home Assistant's discovery prefix.", min_length=1
+    )
     frigate_topics: bool = Field(False, description="Also publish plain integers as Frigate does.")
+    frigate_prefix: str = Field(
+        "frigate", description="Topic prefix of those integers.", min_length=1
+    )
 
-    @field_validator("prefix")
+    @field_validator("prefix", "homeassistant_prefix", "frigate_prefix")
     @classmethod
     def _no_wildcards(cls, prefix: str) -> str:
         if any(c in prefix for c in "+#") or prefix.startswith(("$", "/")) or prefix.endswith("/"):
@@ -256,6 +269,16 @@ class MqttSettings(Strict):
                 "prefix", "a topic prefix has no '+', '#', leading '$' and no '/' at its ends"
             )
         return prefix
+
+    @model_validator(mode="after")
+    def _one_password(self) -> "MqttSettings":
+        if self.password is not None and self.password_file is not None:
+            raise PydanticCustomError(
+                "password", "give either 'password' or 'password_file', not both"
+            )
+        if self.username is None and (self.password is not None or self.password_file is not None):
+            raise PydanticCustomError("password", "a password needs a 'username'")
+        return self
 
 
 class LedgerSettings(Strict):

@@ -196,7 +196,7 @@ class LedgerFile:
                 return self._reader.events(after, limit) if self._reader else []
             except sqlite3.Error as error:
                 # The writer meets the same fault, and deals with it.
-                _log.warning("ledger cannot be read", path=str(self.path), error=str(error))
+                _log.warning("ledger_unreadable", path=str(self.path), error=str(error))
                 return []
 
     def close(self) -> None:
@@ -237,7 +237,7 @@ class LedgerFile:
         aside = set_aside(self.path, self._clock())
         rest = salvage(aside, self._clock())
         _log.error(
-            "ledger file is damaged; a new one was begun",
+            "ledger_replaced",
             path=str(self.path),
             kept_as=str(aside),
             error=str(damage),
@@ -389,4 +389,4 @@ def _close(connection: Reader) -> None:
     try:
         connection.close()
     except sqlite3.Error as error:
-        _log.warning("ledger did not close cleanly", path=str(connection.path), error=str(error))
+        _log.warning("ledger_not_closed", path=str(connection.path), error=str(error))

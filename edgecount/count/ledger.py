@@ -349,7 +349,7 @@ class Ledger:
         try:
             self._write(file, events)
         except DamagedError as error:
-            _log.error("ledger file replaced; counting goes on", reason=str(error))
+            _log.error("ledger_replaced", reason=str(error))
             self._begin_anew(error.unpublished)
             self._write(file, events)
 
@@ -422,7 +422,7 @@ class Ledger:
         lost = seq - self._acknowledged
         if lost > 0:
             self._acknowledged = seq
-            _log.warning("unpublished events given up", count=lost, reason=why)
+            _log.warning("outbox_given_up", count=lost, reason=why)
             self._on_given_up(lost)
 
     def _keep_house(self) -> None:
@@ -487,13 +487,13 @@ class Ledger:
         self._retry_at = self._monotonic() + _RETRY_S
         if reason != self._degraded:
             self._degraded = reason
-            _log.error("ledger degraded: counting in memory", reason=reason)
+            _log.error("ledger_degraded", reason=reason)
             self._on_degraded(reason)
 
     def _works(self) -> None:
         if self._degraded is not None:
             self._degraded = None
-            _log.info("ledger works again")
+            _log.info("ledger_recovered")
             self._on_degraded(None)
 
 
