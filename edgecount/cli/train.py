@@ -1,0 +1,55 @@
+"""``edgecount train``: train a detector on a YOLO-format data set."""
+
+from pathlib import Path
+from typing import Optional, Tuple
+
+import click
+
+
+@click.command()
+@click.option("--recipe", required=True, help="A shipped recipe's name, or a YAML file.")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder in YOLO format.",
+)
+@click.option("--split", "splits", multiple=True, help="Split folder to learn from (repeatable).")
+@click.option("--val", multiple=True, help="Split folder to validate on (repeatable).")
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Output folder."
+)
+@click.option("--init", type=click.Path(path_type=Path), help="YOLOX-nano ONNX file to start from.")
+@click.option(
+    "--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is one."
+)
+@click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+def command(
+    recipe: str,
+    data: Path,
+    splits: Tuple[str, ...],
+    val: Tuple[str, ...],
+    out: Path,
+    init: Optional[Path],
+    device: Optional[str],
+    epochs: Optional[int],
+    resume: bool,
+) -> None:
+    """Train a detector and export it to ONNX.
+
+    Ctrl-C saves a checkpoint; the same command with --resume goes on from it.
+    """
+    from edgecount.toolchain.train import extras
+
+    extras.require_torch()
+    from edgecount.toolchain.train.recipe import load_recipe
+    from edgecount.toolchain.train.session import Job, default_device, train
+
+    plan = load_recipe(recipe).override(init=init, epochs=epochs)
+    job = Job(data, splits, val, out, device or default_device(), resume)
+    with click.progressbar(length=plan.schedule.epochs, label=plan.name) as bar:
+        written = train(plan, job, click.echo, lambda p: bar.update(1, p))
+    if written is None:
+        raise click.ClickException(f"interrupted; go on with --resume --out {out}")
+    click.echo(f"wrote {written}")

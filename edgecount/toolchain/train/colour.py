@@ -1,0 +1,130 @@
+"""Colour, light and camera faults, on whole batches of (B, 3, H, W) float32 BGR pictures, 0..255.
+
+Helmets are yellow and white, heads are not: strong changes of hue, grey pictures, swapped and
+inverted channels keep the detector from taking a colour for a head.
+"""
+
+import math
+from typing import Union
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgecount.toolchain.train.geometry import TILES, constant
+from edgecount.toolchain.train.recipe import AugmentSpec
+
+# BGR to Y, I, Q (NTSC) and back: hue is an angle in the I-Q plane, saturation its radius.
+_TO_YIQ = ((0.114, 0.587, 0.299), (-0.322, -0.274, 0.596), (0.312, -0.523, 0.211))
+_FROM_YIQ = ((1.0, -1.1037, 1.7006), (1.0, -0.2727, -0.6468), (1.0, 0.9562, 0.6214))
+_LUMA_QUANT = 16.0  # typical step of a JPEG at medium quality
+
+
+def pick(batch: int, chance: Union[float, Tensor], device: torch.device) -> Tensor:
+    """(B, 1, 1, 1) bool, true with ``chance``."""
+    return (torch.rand(batch, device=device) < chance)[:, None, None, None]
+
+
+def paint_patches(images: Tensor, slot: Tensor, heads: Tensor) -> Tensor:
+    """Give half of the background patches one colour with a little shade: cloths, cones, boxes.
+
+    Args:
+        images: (B, 3, H, W).
+        slot: (B, H, W) which slot a pixel shows.
+        heads: (B, P) as ``geometry.draw_patches`` returns.
+    """
+    batch, count = heads.shape
+    device, size = images.device, images.shape[-1]
+    ramp = torch.linspace(-1, 1, size, device=device)
+    for i in range(count):
+        painted = (heads[:, i] < 0) & (torch.rand(batch, device=device) < 0.5)
+        colour = torch.rand(batch, 3, 1, 1, device=device) ** 0.7 * 255
+        # half of them in the colours of helmets: blue low, green and red high; or all high
+        bright = torch.rand(batch, 1, 1, 1, device=device) < 0.5
+        warm = torch.rand(batch, 3, 1, 1, device=device) * 90 + 165
+        warm[:, 0] *= (torch.rand(batch, device=device) < 0.5).float()[:, None, None]
+        colour = torch.where(bright, warm, colour)
+        slope = (torch.rand(batch, 2, device=device) - 0.5) * 400
+        shade = slope[:, :1, None] * ramp[None, :, None] + slope[:, 1:, None] * ramp[None, None]
+        keep = torch.rand(batch, 1, 1, 1, device=device) * 0.3
+        mask = (slot == TILES + i)[:, None] & painted[:, None, None, None]
+        flat = (colour + shade[:, None].clamp(-60, 60)).clamp(0, 255)
+        images = torch.where(mask, flat * (1 - keep) + images * keep, images)
+    return images
+
+
+def change_colour(images: Tensor, chance: float, calm: Tensor) -> Tensor:
+    """Hue, saturation, grey, channel order, negative, brightness, contrast and gamma."""
+    batch, device = images.shape[0], images.device
+    matrix = _colour_matrix(batch, chance, calm, device)
+    gain = torch.exp((torch.rand(batch, device=device) - 0.5) * (1.0 - 0.5 * calm))
+    shift = (torch.rand(batch, device=device) - 0.5) * 60 * (1 - 0.5 * calm)
+    flat = torch.bmm(matrix * gain[:, None, None], images.flatten(2)) + shift[:, None, None]
+    images = flat.view_as(images).clamp(0, 255)
+    negative = pick(batch, 0.03 * (1 - calm), device)
+    images = torch.where(negative, 255 - images, images)
+    gamma = torch.exp((torch.rand(batch, 1, 1, 1, device=device) - 0.5) * (1.0 - 0.5 * calm))
+    return (images / 255).clamp(min=1e-4) ** gamma * 255
+
+
+def _colour_matrix(batch: int, chance: float, calm: Tensor, device: torch.device) -> Tensor:
+    """(B, 3, 3) hue turn and saturation; strong with ``chance``, else slight."""
+    strong = torch.rand(batch, device=device) < chance
+    turn = (torch.rand(batch, device=device) * 2 - 1) * torch.where(strong, math.pi, 0.15)
+    grey = torch.rand(batch, device=device) < 0.25 * chance
+    saturation = torch.rand(batch, device=device) * 1.7
+    saturation = torch.where(strong, saturation, 0.8 + 0.4 * torch.rand(batch, device=device))
+    saturation = torch.where(grey, 0.0, saturation)
+    natural = torch.rand(batch, device=device) < 0.4 * calm
+    turn, saturation = torch.where(natural, 0.0, turn), torch.where(natural, 1.0, saturation)
+    cos, sin = torch.cos(turn) * saturation, torch.sin(turn) * saturation
+    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
+    rotate = torch.stack((one, zero, zero, zero, cos, -sin, zero, sin, cos), -1).view(-1, 3, 3)
+    matrix = constant(_FROM_YIQ, device) @ rotate @ constant(_TO_YIQ, device)
+    order = torch.rand(batch, 3, device=device).argsort(1)
+    keep = torch.rand(batch, device=device) > 0.15 * chance
+    order = torch.where(keep[:, None], torch.arange(3, device=device), order)
+    return matrix.gather(1, order[..., None].expand(-1, -1, 3))
+
+
+def degrade(images: Tensor, chance: float, calm: Tensor) -> Tensor:
+    """Blur or sharpening, motion blur, low light, noise and JPEG blocks, each with ``chance``."""
+    batch, device = images.shape[0], images.device
+    odds = chance * (1 - 0.6 * calm)
+    soft = F.avg_pool2d(F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), 3, 1, 1)
+    amount = torch.rand(batch, 1, 1, 1, device=device) * 1.6 - 0.6  # below 0 it sharpens
+    images = torch.where(pick(batch, odds, device), images + amount * (soft - images), images)
+    across = F.avg_pool2d(images, (1, 7), 1, (0, 3), count_include_pad=False)
+    images = torch.where(pick(batch, odds / 4, device), across, images)
+    dim = 0.2 + 0.5 * torch.rand(batch, 1, 1, 1, device=device)
+    images = torch.where(pick(batch, odds / 3, device), images * dim, images)
+    sigma = torch.rand(batch, 1, 1, 1, device=device) ** 2 * 28
+    sigma = torch.where(pick(batch, odds, device), sigma, 0.0)
+    images = images + torch.randn_like(images) * sigma
+    images = torch.where(pick(batch, odds, device), jpeg_blocks(images), images)
+    return images.clamp(0, 255)
+
+
+def jpeg_blocks(images: Tensor) -> Tensor:
+    """Round the 8×8 cosine transform of each channel to steps that rise with frequency."""
+    batch, channels, height, width = images.shape
+    device = images.device
+    k = torch.arange(8, device=device, dtype=torch.float32)
+    dct = torch.cos(math.pi / 8 * (k[None] + 0.5) * k[:, None]) * 0.5
+    dct = torch.where(k[:, None] == 0, dct * 2**-0.5, dct)
+    blocks = images.view(batch, channels, height // 8, 8, width // 8, 8)
+    coded = torch.einsum("ui,bchiwj,vj->bchuwv", dct, blocks, dct)
+    quality = torch.rand(batch, 1, 1, 1, 1, 1, device=device) * 2 + 0.3
+    step = _LUMA_QUANT * quality * (1 + (k[:, None, None] + k[None, None, :]) / 3)
+    coded = (coded / step).round() * step
+    return torch.einsum("ui,bchuwv,vj->bchiwj", dct, coded, dct).reshape_as(images)
+
+
+def augment_colour(
+    images: Tensor, slot: Tensor, heads: Tensor, spec: AugmentSpec, calm: Tensor
+) -> Tensor:
+    """All changes of this module in their order: scene, light, camera."""
+    if heads.shape[1]:
+        images = paint_patches(images, slot, heads)
+    images = change_colour(images, spec.colour, calm)
+    return degrade(images, spec.degrade, calm)

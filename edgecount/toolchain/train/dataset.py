@@ -1,0 +1,175 @@
+"""YOLO-format data sets, held in memory as one tensor.
+
+Folders may be ``images/`` + ``labels/``, a flat folder with a text file beside each picture, or
+either of these inside split folders (``train/``, ``valid/``, ``test/``). A label line is
+``class cx cy w h``, normalised to the picture.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional, Sequence, Tuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgecount.errors import DatasetError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+PAD = 114
+IGNORE = -2  # class of a region in which nothing is right or wrong
+EMPTY = -1  # class of an unused slot
+
+
+def find_pairs(folder: Path, splits: Optional[Sequence[str]] = None) -> List[Tuple[Path, Path]]:
+    """Pictures and their label files (which may be missing: a picture without objects).
+
+    Args:
+        folder: A data set in one of the layouts above.
+        splits: Names of split folders to take; all of them, or the folder itself, when None.
+
+    Raises:
+        DatasetError: There is no picture.
+    """
+    roots = [folder / s for s in splits] if splits else [folder]
+    for root in roots:
+        if not root.is_dir():
+            raise DatasetError(f"{root} is not a folder: give a folder in YOLO format")
+    images = sorted(p for r in roots for p in r.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not images:
+        raise DatasetError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
+    return [(image, _label_path(image)) for image in images]
+
+
+def _label_path(image: Path) -> Path:
+    parent = image.parent
+    if parent.name == "images":
+        parent = parent.with_name("labels")
+    return parent / f"{image.stem}.txt"
+
+
+def read_labels(path: Path, classes: int) -> npt.NDArray[np.float32]:
+    """Boxes of one label file, (n, 5): class, cx, cy, w, h, normalised; none if it is missing.
+
+    Raises:
+        DatasetError: A line is not a label, or names a class that does not exist.
+    """
+    if not path.is_file():
+        return np.zeros((0, 5), np.float32)
+    try:
+        rows = [[float(v) for v in line.split()[:5]] for line in path.read_text().splitlines()]
+        labels = np.array([r for r in rows if r], np.float32).reshape(-1, 5)
+    except ValueError as error:
+        raise DatasetError(f"{path} is not a YOLO label file (class cx cy w h): {error}") from error
+    if labels.size and not (0 <= labels[:, 0].min() and labels[:, 0].max() < classes):
+        raise DatasetError(f"{path} names class {labels[:, 0].max():.0f}, but there are {classes}")
+    return labels
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Pictures of one cached size with their boxes, on one device.
+
+    Attributes:
+        atlas: (N, S, S + S // 2) int32, a pixel packed as B | G << 8 | R << 16. Left the picture,
+            at its right the same at half and at a quarter of the size, so that a strong zoom-out
+            reads smoothed pixels.
+        extent: (N, 2) float32, width and height of the picture inside S × S (top left).
+        boxes: (N, M, 4) float32, x1, y1, x2, y2 in pixels of the cached picture.
+        classes: (N, M) int64, a class, ``IGNORE`` or ``EMPTY``.
+    """
+
+    atlas: Tensor
+    extent: Tensor
+    boxes: Tensor
+    classes: Tensor
+
+    @property
+    def size(self) -> int:
+        """S, the side of the square that holds a picture."""
+        return self.atlas.shape[1]
+
+    def __len__(self) -> int:
+        return self.atlas.shape[0]
+
+    def pictures(self, index: Tensor) -> Tensor:
+        """(n, 3, S, S) float32 BGR, padded with 114."""
+        packed = self.atlas[index, :, : self.size]
+        planes = [(packed >> shift) & 255 for shift in (0, 8, 16)]
+        return torch.stack(planes, 1).float()
+
+
+def load_pictures(
+    pairs: Sequence[Tuple[Path, Path]], size: int, classes: int, device: torch.device, spare: int = 16
+) -> PictureSet:
+    """Read pictures, shrink or enlarge each so that its longest side is ``size``, pack them.
+
+    Args:
+        pairs: Picture and label files.
+        size: Side of the cached square, a multiple of 4.
+        classes: Number of classes, to check labels.
+        device: Where the tensors go.
+        spare: Empty box slots per picture, for labels that self-labelling adds.
+
+    Raises:
+        DatasetError: A picture or label cannot be read.
+    """
+    with ThreadPoolExecutor() as pool:
+        read = list(pool.map(lambda p: _read_picture(p[0], size), pairs))
+    labels = [read_labels(p[1], classes) for p in pairs]
+    extent = np.array([wh for _, wh in read], np.float32)
+    most = max((len(rows) for rows in labels), default=0) + spare
+    boxes = np.zeros((len(pairs), most, 4), np.float32)
+    kinds = np.full((len(pairs), most), EMPTY, np.int64)
+    for i, rows in enumerate(labels):
+        centre, half = rows[:, 1:3], rows[:, 3:5] / 2
+        corners = np.concatenate((centre - half, centre + half), 1)
+        boxes[i, : len(rows)] = corners * np.tile(extent[i], 2)
+        kinds[i, : len(rows)] = rows[:, 0]
+    chunks = [
+        _pack(torch.from_numpy(np.stack([im for im, _ in read[i : i + 256]])).to(device))
+        for i in range(0, len(read), 256)
+    ]
+    return PictureSet(
+        atlas=torch.cat(chunks),
+        extent=torch.from_numpy(extent).to(device),
+        boxes=torch.from_numpy(boxes).to(device),
+        classes=torch.from_numpy(kinds).to(device),
+    )
+
+
+def _read_picture(path: Path, size: int) -> Tuple[npt.NDArray[np.uint8], Tuple[int, int]]:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DatasetError(f"{path} cannot be read as a picture")
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    if scale != 1:
+        width, height = max(1, round(width * scale)), max(1, round(height * scale))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        image = cv2.resize(image, (width, height), interpolation=method)
+    square = np.full((size, size, 3), PAD, np.uint8)
+    square[:height, :width] = image
+    return square, (width, height)
+
+
+def _pack(images: Tensor) -> Tensor:
+    """(n, S, S, 3) uint8 to the atlas layout, (n, S, S + S // 2) int32."""
+    n, size = images.shape[:2]
+    atlas = torch.zeros(n, size, size + size // 2, dtype=torch.int32, device=images.device)
+    planes = images.permute(0, 3, 1, 2).float()
+    for level, (x, y) in enumerate(mip_origins(size)):
+        side = size >> level
+        smaller = F.avg_pool2d(planes, 1 << level) if level else planes
+        b, g, r = smaller.round().int().unbind(1)
+        atlas[:, y : y + side, x : x + side] = b | g << 8 | r << 16
+    return atlas
+
+
+def mip_origins(size: int) -> Tuple[Tuple[int, int], ...]:
+    """Where the full, half and quarter picture start in the atlas (x, y)."""
+    return (0, 0), (size, 0), (size, size // 2)

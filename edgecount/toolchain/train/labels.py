@@ -1,0 +1,156 @@
+"""Heads that nobody labelled: found by agreement, then learned or left out of the loss.
+
+A data set in which some heads lack a label teaches that those are background. Two remedies:
+the head region of a person (as a COCO detector sees it) without a label is ignored, and during
+training the averaged network labels the set anew, under changes that a true head survives:
+mirrored, grey, with swapped channels, and enlarged.
+"""
+
+from typing import List, Tuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgecount.toolchain.train.dataset import EMPTY, IGNORE, PictureSet
+from edgecount.toolchain.train.model import Detector
+from edgecount.toolchain.train.recipe import LabelSpec
+from edgecount.toolchain.train.validate import Candidates, batches, candidates, predict, suppress
+from edgecount.toolchain.train.yolox import YoloxNano
+
+ENLARGED = 1.54  # second scale at which the network must see a head; 640 for a cache of 416
+PERSON_SCORE = 0.4
+HEAD_PART = 0.4  # upper part of a person in which a head must be
+
+
+def add_boxes(
+    data: PictureSet, picture: int, boxes: npt.NDArray[np.float32], kinds: npt.NDArray[np.int64]
+) -> int:
+    """Put boxes into the free slots of a picture, in place; how many found room."""
+    free = (data.classes[picture] == EMPTY).nonzero()[:, 0][: len(boxes)]
+    count = len(free)
+    data.boxes[picture, free] = torch.from_numpy(boxes[:count]).to(data.boxes)
+    data.classes[picture, free] = torch.from_numpy(kinds[:count]).to(data.classes)
+    return count
+
+
+def ignore_people(data: PictureSet, teacher: YoloxNano, batch: int = 64) -> int:
+    """Ignore the head region of every person in whose upper part no head is labelled.
+
+    Returns:
+        Number of regions.
+    """
+    total = 0
+    for start, images in batches(data, data.size, batch):
+        with torch.no_grad():
+            boxes, scores = teacher.people(images)
+        for i, raw in enumerate(candidates(boxes, scores[..., None], PERSON_SCORE)):
+            people = suppress(raw, 0.5).boxes
+            labelled = data.boxes[start + i][data.classes[start + i] >= 0].cpu().numpy()
+            regions = headless(people, labelled)
+            kinds = np.full(len(regions), IGNORE, np.int64)
+            total += add_boxes(data, start + i, regions, kinds)
+    return total
+
+
+def headless(
+    people: npt.NDArray[np.float32], heads: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Upper parts (n, 4) of those people (m, 4) that hold the centre of no head (k, 4)."""
+    width, height = people[:, 2] - people[:, 0], people[:, 3] - people[:, 1]
+    low = people[:, :2] - np.stack((0.1 * width, 0.1 * height), 1)
+    high = np.stack((people[:, 2] + 0.1 * width, people[:, 1] + HEAD_PART * height), 1)
+    middle = (heads[:, :2] + heads[:, 2:]) / 2
+    inside = ((middle[None] > low[:, None]) & (middle[None] < high[:, None])).all(-1)
+    return np.concatenate((low, high), 1)[~inside.any(1)].astype(np.float32)
+
+
+def relabel(
+    model: Detector, data: PictureSet, original: Tensor, spec: LabelSpec, batch: int = 32
+) -> Tuple[int, int]:
+    """Label the set anew, in place; earlier rounds are forgotten.
+
+    Args:
+        model: The averaged network, in evaluation mode.
+        data: The training set.
+        original: (N, M) its classes before the first round.
+        spec: Scores from which a region is added or ignored.
+        batch: Pictures at a time.
+
+    Returns:
+        Number of heads added and of regions ignored.
+    """
+    data.classes.copy_(original)
+    added = ignored = 0
+    for start, images in batches(data, data.size, batch):
+        for i, found in enumerate(_agreed(model, images, spec.ignore_above)):
+            have = data.classes[start + i] >= 0
+            known = data.boxes[start + i][have].cpu().numpy()
+            new = unmatched(found.boxes, known)
+            boxes, scores = found.boxes[new], found.scores[new]
+            kinds = np.where(scores >= spec.add_above, found.classes[new], IGNORE)
+            count = add_boxes(data, start + i, boxes, kinds)
+            added += int((kinds[:count] >= 0).sum())
+            ignored += int((kinds[:count] == IGNORE).sum())
+    return added, ignored
+
+
+def unmatched(
+    found: npt.NDArray[np.float32], known: npt.NDArray[np.float32]
+) -> npt.NDArray[np.bool_]:
+    """Which boxes (n, 4) share less than a fifth of the smaller box with every known one (k, 4)."""
+    low = np.maximum(found[:, None, :2], known[None, :, :2])
+    high = np.minimum(found[:, None, 2:], known[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(-1)
+    size_found = (found[:, 2:] - found[:, :2]).prod(-1)
+    size_known = (known[:, 2:] - known[:, :2]).prod(-1)
+    smaller = np.minimum(size_found[:, None], size_known[None])
+    result: npt.NDArray[np.bool_] = ~(common > 0.2 * np.maximum(smaller, 1e-6)).any(1)
+    return result
+
+
+def _agreed(model: Detector, images: Tensor, lowest: float) -> List[Candidates]:
+    """Per picture, what the network sees at two scales under all changes, scores averaged."""
+    size = images.shape[-1]
+    larger = round(size * ENLARGED / 32) * 32
+    big = F.interpolate(images, size=(larger, larger), mode="bilinear")
+    found = [_consensus(model, images, lowest)]
+    found.append(_consensus(model, big, lowest, size / larger))
+    merged = []
+    for parts in zip(*found):
+        every = Candidates(
+            np.concatenate([p.boxes for p in parts]),
+            np.concatenate([p.scores for p in parts]),
+            np.concatenate([p.classes for p in parts]),
+        )
+        merged.append(suppress(every, 0.4))
+    return merged
+
+
+def _consensus(
+    model: Detector, images: Tensor, lowest: float, scale: float = 1.0
+) -> List[Candidates]:
+    grey = images.mean(1, keepdim=True).expand_as(images)
+    views = [images, grey, images[:, (1, 2, 0)]]
+    pairs = [predict(model, view) for view in views]
+    mirrored_boxes, mirrored_scores = predict(model, images.flip(-1))
+    order = _mirror_order(images.shape[-1], images.device)
+    x1, y1, x2, y2 = mirrored_boxes[:, order].unbind(-1)
+    width = images.shape[-1]
+    pairs.append((torch.stack((width - x2, y1, width - x1, y2), -1), mirrored_scores[:, order]))
+    boxes = torch.stack([b for b, _ in pairs]).mean(0)
+    scores = torch.stack([s for _, s in pairs]).mean(0)
+    return candidates(boxes * scale, scores, lowest)
+
+
+def _mirror_order(size: int, device: torch.device) -> Tensor:
+    """For each cell, the index of the cell at the mirrored place."""
+    order, first = [], 0
+    for stride in (8, 16, 32):
+        side = size // stride
+        index = torch.arange(side * side, device=device).view(side, side).flip(1) + first
+        order.append(index.flatten())
+        first += side * side
+    return torch.cat(order)

@@ -1,0 +1,116 @@
+"""A training run as the command line starts it: read, prepare, train, export."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, List, Optional, Sequence
+
+import numpy as np
+import torch
+
+from edgecount.errors import ConfigError
+from edgecount.toolchain.train import yolox
+from edgecount.toolchain.train.curves import draw_curves
+from edgecount.toolchain.train.dataset import PictureSet, find_pairs, load_pictures
+from edgecount.toolchain.train.export import export_onnx
+from edgecount.toolchain.train.labels import ignore_people
+from edgecount.toolchain.train.model import Detector
+from edgecount.toolchain.train.recipe import TrainRecipe
+from edgecount.toolchain.train.trainer import Progress, Trainer
+
+Report = Callable[[str], None]
+MEASURED = 8  # batches of 32 pictures on which a teacher's activations are measured
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train from, and where to.
+
+    Attributes:
+        data: Folder in YOLO format.
+        splits: Split folders of it to learn from; everything when empty.
+        held_out: Split folders of it to validate on; none when empty.
+        out: Folder for checkpoint, curves and ONNX file.
+        device: ``cpu`` or ``cuda``.
+        resume: Go on from the checkpoint in ``out``.
+    """
+
+    data: Path
+    splits: Sequence[str]
+    held_out: Sequence[str]
+    out: Path
+    device: str
+    resume: bool
+
+
+def default_device() -> str:
+    """``cuda`` where there is one, else ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def train(
+    recipe: TrainRecipe, job: Job, report: Report, on_epoch: Callable[[Progress], None]
+) -> Optional[Path]:
+    """Run a training.
+
+    Returns:
+        The ONNX file, or None when the run was interrupted (it can be resumed).
+
+    Raises:
+        ConfigError: The device is not there.
+        DatasetError: The data cannot be read.
+        ModelError: The checkpoint or the initial weights do not fit.
+    """
+    if job.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("there is no CUDA device: choose --device cpu")
+    _seed(recipe.schedule.seed)
+    device = torch.device(job.device)
+    data = _load(recipe, job, job.splits, device)
+    held_out = _load(recipe, job, job.held_out, device) if job.held_out else None
+    report(f"{len(data)} pictures, {int((data.classes >= 0).sum())} boxes")
+    trainer = prepare(recipe, data, held_out, report)
+    checkpoint = job.out / "checkpoint.pt"
+    if job.resume and checkpoint.is_file():
+        trainer.resume(checkpoint)
+        report(f"resumed after {trainer.step} of {trainer.total_steps} steps")
+    complete = trainer.run(on_epoch, checkpoint)
+    draw_curves(trainer.history, job.out / "curves.png", recipe.name)
+    if not complete:
+        return None
+    path = job.out / f"{recipe.name}.onnx"
+    export_onnx(trainer.ema.float().cpu(), path, recipe.size)
+    return path
+
+
+def prepare(
+    recipe: TrainRecipe, data: PictureSet, held_out: Optional[PictureSet], report: Report
+) -> Trainer:
+    """Build the network, give it its initial weights, clean the labels."""
+    device = data.atlas.device
+    model = Detector(recipe.model, len(recipe.classes)).to(device)
+    if recipe.init.yolox is None:
+        return Trainer(recipe, model, data, held_out)
+    teacher = yolox.YoloxNano(recipe.init.yolox).to(device)
+    order = torch.randperm(len(data))[: MEASURED * 32].to(device)
+    pictures: List[torch.Tensor] = [data.pictures(part) for part in order.split(32)]
+    yolox.start_from(teacher, model, pictures)
+    if recipe.labels.ignore_people:
+        count = ignore_people(data, teacher)
+        report(f"{count} people without a labelled head: their head regions are ignored")
+    features = None
+    if recipe.init.distill:
+        features = yolox.FeatureTeacher(teacher, recipe.model.neck_width).to(device)
+    return Trainer(recipe, model, data, held_out, features)
+
+
+def _load(
+    recipe: TrainRecipe, job: Job, splits: Sequence[str], device: torch.device
+) -> PictureSet:
+    pairs = find_pairs(job.data, splits or None)
+    return load_pictures(pairs, recipe.cache, len(recipe.classes), device)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - for libraries that draw from the global generator
+    torch.manual_seed(seed)
