@@ -106,7 +106,7 @@ class Reader:
         if self._thread.ident is not None:
             self._thread.join(timeout)
         if self._thread.is_alive():
-            _log.warning("a camera hangs; it is left behind", camera=self._name)
+            _log.warning("camera_hung", camera=self._name)
             return False
         return True
 
@@ -251,7 +251,7 @@ class Reader:
         text = str(error)
         if text != self._error:
             # Said once, and not with every attempt through a night without the camera.
-            _log.warning("camera is away", camera=self._name, error=text, retry=error.retry)
+            _log.warning("camera_away", camera=self._name, error=text, retry=error.retry)
         self._error = text
 
     def _pause(self, seconds: float) -> None:
