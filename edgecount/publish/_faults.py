@@ -37,6 +37,12 @@ class Faults:
             )
         if isinstance(error, ConnectionRefusedError):
             return PublishError(f"{self._broker} is not there: nothing listens at that port")
+        if isinstance(error, ConnectionResetError) and self._settings.tls is not None:
+            return PublishError(
+                f"{self._broker} breaks off the TLS handshake: it may not speak TLS at this port "
+                "(check mqtt.port)",
+                retry=False,
+            )
         if isinstance(error, (socket.timeout, TimeoutError)):
             return PublishError(f"{self._broker} does not answer: check mqtt.host and firewalls")
         return PublishError(f"{self._broker} cannot be reached: {error}")
@@ -130,5 +136,5 @@ class Faults:
                 "to the CA's certificate"
             )
         if "WRONG_VERSION_NUMBER" in str(error) or "UNEXPECTED_EOF" in str(error):
-            return f"{self._broker} does not speak TLS at this port: check mqtt.port"
+            return f"{self._broker} does not speak TLS at this port (check mqtt.port)"
         return f"TLS with {self._broker} failed: {error}"

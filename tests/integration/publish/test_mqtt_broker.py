@@ -2,71 +2,19 @@
 
 import json
 import time
-from pathlib import Path
-from typing import Callable, Iterator, List
+from typing import Callable
 
 import pytest
 from support.mosquitto import Broker, Proxy, Subscriber, wait_until
 
-from edgecount.config import Settings
 from edgecount.count.ledger import Ledger
 from edgecount.publish.base import PlaceState
-from edgecount.publish.mqtt import MqttSink, create
+from edgecount.publish.mqtt import MqttSink
 from edgecount.records import CountEvent, LineTotals, Snapshot
 
 pytestmark = pytest.mark.integration
 
 MakeSink = Callable[..., MqttSink]
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path).start()
-    yield broker
-    broker.kill()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    settings = settings_for(1).ledger.model_copy(
-        update={"path": tmp_path / "ledger.db", "commit_ms": 20}
-    )
-    ledger = Ledger.open(settings)
-    yield ledger
-    ledger.close()
-
-
-@pytest.fixture
-def make_sink(ledger: Ledger) -> Iterator[MakeSink]:
-    made: List[MqttSink] = []
-
-    def make(port: int, handlers: object = None, **mqtt: object) -> MqttSink:
-        sink = create(settings_for(port, **mqtt), ledger, handlers)
-        ledger.listen(on_committed=lambda _events: sink.notify())
-        made.append(sink)
-        sink.start()
-        return sink
-
-    yield make
-    for sink in made:
-        sink.stop()
-
-
-def settings_for(port: int, **mqtt: object) -> Settings:
-    return Settings.model_validate(
-        {
-            "device": "lobby",
-            "cameras": [
-                {
-                    "name": "door",
-                    "source": "usb:0",
-                    "lines": [{"name": "entrance", "from": [0.1, 0.5], "to": [0.9, 0.5]}],
-                }
-            ],
-            "places": {"hall": {"in": ["door.entrance"]}},
-            "mqtt": {"host": "127.0.0.1", "port": port, "state_interval_s": 0.1, **mqtt},
-        }
-    )
 
 
 def crossing(n: int) -> CountEvent:
