@@ -9,6 +9,8 @@ import os
 import threading
 from typing import Iterator, Optional
 
+import cv2
+
 
 class SharedVariable:
     """An environment variable that several threads need at the same time.
@@ -59,11 +61,15 @@ class SharedVariable:
 FFMPEG_OPTIONS = SharedVariable("OPENCV_FFMPEG_CAPTURE_OPTIONS")
 
 
-def quieten_decoders() -> None:
-    """Keep FFmpeg and OpenCV from writing to stderr, between the lines of our own log.
+def prepare_opencv() -> None:
+    """Set what OpenCV has no other way to set; call it before opening any stream.
 
-    What they say of a failure is in our errors. A user who has set the variables wins.
-    Takes effect when it is called before the first stream is opened.
+    FFmpeg and OpenCV keep from writing to stderr, between the lines of our own log: what
+    they say of a failure is in our errors. A V4L2 camera that is silent is given up after
+    3 s instead of 10. A user who has set the variables wins.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "3")
+    logging = getattr(cv2.utils, "logging", None)  # OpenCV before 4.7 has no such module
+    if logging is not None and "OPENCV_LOG_LEVEL" not in os.environ:
+        logging.setLogLevel(logging.LOG_LEVEL_ERROR)

@@ -1,8 +1,9 @@
 """What USB, RTSP and GStreamer cameras have in common: a live ``cv2.VideoCapture``."""
 
-from typing import Callable, List, Optional
+from typing import Any, Callable, List, Optional, Tuple
 
 import cv2
+from typing_extensions import Protocol
 
 from edgecount.capture._clock import Clock
 from edgecount.capture._decimate import Decimator
@@ -14,6 +15,18 @@ from edgecount.records import Frame, FrameInfo
 _WAITED = 0.4
 _DRAIN_S = 2.0
 _USUAL_FPS = 25.0
+
+
+class Capture(Protocol):
+    """What of ``cv2.VideoCapture`` is used here."""
+
+    def get(self, prop: int, /) -> float: ...
+
+    def grab(self) -> bool: ...
+
+    def retrieve(self) -> Tuple[bool, Any]: ...
+
+    def release(self) -> None: ...
 
 
 class LiveCapture:
@@ -38,7 +51,7 @@ class LiveCapture:
         self,
         camera: str,
         label: str,
-        connect: Callable[[], cv2.VideoCapture],
+        connect: Callable[[], Capture],
         lost: str,
         *,
         clock: Clock,
@@ -51,7 +64,7 @@ class LiveCapture:
         self._lost = lost
         self._clock = clock
         self._decimator = Decimator(max_fps)
-        self._capture: Optional[cv2.VideoCapture] = None
+        self._capture: Optional[Capture] = None
         self._grabbed = False
         self._index = 0
 
@@ -85,7 +98,7 @@ class LiveCapture:
         if capture is not None:
             capture.release()
 
-    def _drain(self, capture: cv2.VideoCapture) -> None:
+    def _drain(self, capture: Capture) -> None:
         """Grab until a frame had to be waited for; that one is the first to be read."""
         patience = _WAITED / (self.fps or _USUAL_FPS)
         began = before = self._clock.monotonic()
@@ -96,7 +109,7 @@ class LiveCapture:
             before = now
         self._grabbed = True
 
-    def _grab(self, capture: cv2.VideoCapture) -> float:
+    def _grab(self, capture: Capture) -> float:
         """Wait for the next frame; when it arrived, monotonic seconds."""
         if self._grabbed:
             self._grabbed = False
@@ -104,14 +117,14 @@ class LiveCapture:
             raise SourceError(f"{self.label}: {self._lost}")
         return self._clock.monotonic()
 
-    def _retrieve(self, capture: cv2.VideoCapture, index: int, time: float) -> Frame:
+    def _retrieve(self, capture: Capture, index: int, time: float) -> Frame:
         ts = self._clock.wall()
         ok, image = capture.retrieve()
         if not ok:
             raise SourceError(f"{self.label}: {self._lost}")
         height, width = image.shape[:2]
         info = FrameInfo(self._camera, index, ts, time, width, height)
-        return Frame(info, image)  # type: ignore[arg-type]
+        return Frame(info, image)
 
 
 def plausible_fps(fps: float) -> Optional[float]:

@@ -3,7 +3,7 @@
 import contextlib
 import enum
 import threading
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator, List, Optional
 
 import structlog
 
@@ -15,6 +15,8 @@ from edgecount.errors import SourceError
 from edgecount.records import Frame
 
 _log = structlog.get_logger(__name__)
+
+THREAD_PREFIX = "capture-"
 
 # Waits are cut into slices of this length, seconds, and each slice beats.
 _SLICE_S = 0.5
@@ -77,7 +79,7 @@ class Reader:
         self._backoff = backoff or Backoff()
         self._clock = clock or Clock()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"capture-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD_PREFIX + name, daemon=True)
         self._state = State.CONNECTING
         self._error = ""
         self._opens = 0
@@ -265,3 +267,12 @@ class Reader:
         if state is not self._state:
             self._state = state
             self._on_change()
+
+
+def left_behind() -> List[str]:
+    """Names of capture threads that are still alive, once all readers were stopped.
+
+    They hang inside OpenCV. When the interpreter shuts down under them, their C++ frames
+    abort the process; so end a process that has some with ``os._exit``.
+    """
+    return [t.name for t in threading.enumerate() if t.name.startswith(THREAD_PREFIX)]

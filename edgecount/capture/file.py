@@ -17,6 +17,7 @@ from typing_extensions import Annotated, Protocol
 
 from edgecount.capture._clock import Clock
 from edgecount.capture._decimate import Decimator
+from edgecount.capture._environment import prepare_opencv
 from edgecount.capture._live import decoder_threads, plausible_fps
 from edgecount.config import Strict
 from edgecount.errors import SourceError
@@ -108,6 +109,7 @@ class FileSource:
         """Open the clip at its beginning. Raises SourceError (never to be retried)."""
         self.close()
         self._interrupted.clear()
+        prepare_opencv()
         self._clip = _open_clip(self._path, self._options.threads)
         self.fps = self._options.fps or self._clip.fps or _FALLBACK_FPS
         self._in_clip = 0
@@ -180,7 +182,7 @@ class FileSource:
     def _warn_if_short(self, length: int) -> None:
         if self._in_clip < length * (1.0 - _MISSING_ALLOWED) - 1:
             _log.warning(
-                "the clip ends before its end: it is truncated or damaged",
+                "clip_truncated",
                 camera=self._camera,
                 source=self.label,
                 frames_read=self._in_clip,

@@ -5,22 +5,23 @@ FFmpeg's defaults opening takes 2.0 s and hands out a backlog of more than 1.5 s
 frames first. ``nobuffer`` drops the backlog, and half a second of analysis opens in 0.7 s.
 """
 
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 import cv2
 from pydantic import Field
 from typing_extensions import Annotated, Literal
 
 from edgecount.capture._clock import Clock
-from edgecount.capture._environment import FFMPEG_OPTIONS, quieten_decoders
+from edgecount.capture._environment import FFMPEG_OPTIONS, prepare_opencv
 from edgecount.capture._live import LiveCapture, decoder_threads
-from edgecount.capture._rtsp_probe import Cause, Finding, parse, probe
+from edgecount.capture._rtsp_probe import Cause, parse, probe
 from edgecount.config import Strict
 from edgecount.errors import ConfigError, SourceError
 from edgecount.redact import mask_url
 
 # Cameras lock a user out after some wrong passwords; half a minute apart they do not.
 _LOGIN_RETRY_S = 30.0
+_PROBE_S = 2.0
 
 
 class Options(Strict):
@@ -70,30 +71,29 @@ def create(
         f"the stream broke off, or no picture came for {options.read_timeout_s:g} s; "
         "connecting again"
     )
-    connector = _Connector(source, label, options)
+    connector = _Connector(source, options)
     return LiveCapture(camera, label, connector.connect, lost, clock=clock, max_fps=max_fps)
 
 
 class _Connector:
     """Opens one RTSP stream, and finds out why where it cannot be opened."""
 
-    def __init__(self, url: str, label: str, options: Options) -> None:
+    def __init__(self, url: str, options: Options) -> None:
         self._url = url
-        self._label = label
         self._options = options
         # Some cameras name their picture's size only in a key frame, seconds apart.
         self._patient = False
 
     def connect(self) -> cv2.VideoCapture:
         """The opened stream. Raises SourceError."""
-        quieten_decoders()
+        prepare_opencv()
         with FFMPEG_OPTIONS.holding(self._ffmpeg_options()):
             capture = cv2.VideoCapture(self._url, cv2.CAP_FFMPEG, self._parameters())
         if capture.isOpened():
             return capture
-        finding = probe(self._url, min(2.0, self._options.open_timeout_s))
-        self._patient = finding.cause is Cause.NONE
-        raise _explain(self._label, finding, self._options)
+        cause, error = explain(self._url, self._options.transport, self._options.open_timeout_s)
+        self._patient = cause is Cause.NONE
+        raise error
 
     def _ffmpeg_options(self) -> str:
         options = {"rtsp_transport": self._options.transport, "fflags": "nobuffer"}
@@ -112,10 +112,21 @@ class _Connector:
         ]
 
 
-def _explain(label: str, finding: Finding, options: Options) -> SourceError:
-    other = "udp" if options.transport == "tcp" else "tcp"
+def explain(url: str, transport: str, timeout: float) -> Tuple[Cause, SourceError]:
+    """Ask the server why the stream at ``url`` cannot be opened.
+
+    Args:
+        url: RTSP URL, with its login.
+        transport: ``tcp`` or ``udp``: how it was tried.
+        timeout: How long the server may take, seconds; at most 2 are given.
+
+    Returns:
+        The cause, and the error to raise.
+    """
+    finding = probe(url, min(_PROBE_S, timeout))
+    other = "udp" if transport == "tcp" else "tcp"
     remedies = {
-        Cause.NONE: f"the server describes it, but no picture came over {options.transport}: "
+        Cause.NONE: f"the camera describes it, but no picture came over {transport}: "
         f"try 'transport: {other}', and whether the camera sends H.264 or H.265",
         Cause.BAD_URL: "the URL is malformed",
         Cause.UNKNOWN_HOST: "the host's name is not known: check its spelling and the DNS",
@@ -130,7 +141,7 @@ def _explain(label: str, finding: Finding, options: Options) -> SourceError:
     }
     detail = f" ({finding.detail})" if finding.detail else ""
     login = finding.cause in (Cause.LOGIN_NEEDED, Cause.LOGIN_REFUSED)
-    return SourceError(
-        f"cannot open {label}: {remedies[finding.cause]}{detail}",
+    return finding.cause, SourceError(
+        f"cannot open {mask_url(url)}: {remedies[finding.cause]}{detail}",
         retry_after=_LOGIN_RETRY_S if login else 0.0,
     )
