@@ -28,6 +28,7 @@ from typing_extensions import Annotated, Literal
 from edgecount.discovery import nearest
 from edgecount.errors import ConfigError
 from edgecount.redact import Redactor, mask_url, url_passwords
+from edgecount.timezones import zone
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Point = Tuple[Unit, Unit]
@@ -309,6 +310,17 @@ class ResetSettings(Strict):
 
     at: str = Field("04:00", description='Time of day, quoted, e.g. "04:00".')
     timezone: str = Field("UTC", description="IANA name, e.g. Europe/Berlin.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            zone(name)
+        except ValueError as error:
+            raise PydanticCustomError(
+                "timezone", "{why}; IANA names look like Europe/Berlin", {"why": str(error)}
+            ) from error
+        return name
 
     @field_validator("at", mode="before")
     @classmethod
