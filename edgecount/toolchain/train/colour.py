@@ -1,4 +1,5 @@
-"""Colour, light and camera faults, on whole batches of (B, 3, H, W) float32 BGR pictures, 0..255.
+"""Colour, light and camera faults, on whole batches of (B, 3, H, W) BGR pictures, 0..255,
+of either float type.
 
 Helmets are yellow and white, heads are not: strong changes of hue, grey pictures, swapped and
 inverted channels keep the detector from taking a colour for a head.
@@ -35,22 +36,25 @@ def paint_patches(images: Tensor, slot: Tensor, heads: Tensor) -> Tensor:
     """
     batch, count = heads.shape
     device, size = images.device, images.shape[-1]
-    ramp = torch.linspace(-1, 1, size, device=device)
-    for i in range(count):
-        painted = (heads[:, i] < 0) & (torch.rand(batch, device=device) < 0.5)
-        colour = torch.rand(batch, 3, 1, 1, device=device) ** 0.7 * 255
-        # half of them in the colours of helmets: blue low, green and red high; or all high
-        bright = torch.rand(batch, 1, 1, 1, device=device) < 0.5
-        warm = torch.rand(batch, 3, 1, 1, device=device) * 90 + 165
-        warm[:, 0] *= (torch.rand(batch, device=device) < 0.5).float()[:, None, None]
-        colour = torch.where(bright, warm, colour)
-        slope = (torch.rand(batch, 2, device=device) - 0.5) * 400
-        shade = slope[:, :1, None] * ramp[None, :, None] + slope[:, 1:, None] * ramp[None, None]
-        keep = torch.rand(batch, 1, 1, 1, device=device) * 0.3
-        mask = (slot == TILES + i)[:, None] & painted[:, None, None, None]
-        flat = (colour + shade[:, None].clamp(-60, 60)).clamp(0, 255)
-        images = torch.where(mask, flat * (1 - keep) + images * keep, images)
-    return images
+    painted = (heads < 0) & (torch.rand_like(heads, dtype=torch.float32) < 0.5)
+    any_colour = torch.rand(batch, 3, count, device=device) ** 0.7 * 255
+    # half of them in the colours of helmets: green and red high, blue high or none
+    helmet = torch.rand(batch, 3, count, device=device) * 90 + 165
+    helmet[:, 0] *= (torch.rand(batch, count, device=device) < 0.5).float()
+    bright = torch.rand(batch, 1, count, device=device) < 0.5
+    colour = torch.where(bright, helmet, any_colour)
+    keep = torch.where(painted, 0.3 * torch.rand(batch, count, device=device), 1.0)
+    slope = (torch.rand(batch, 2, count, device=device) - 0.5) * 400
+    table = torch.cat((colour, slope, keep[:, None]), 1).to(images.dtype)  # (B, 6, P)
+    tiles = torch.zeros(batch, 6, TILES, device=device, dtype=images.dtype)
+    tiles[:, 5] = 1
+    table = torch.cat((tiles, table), 2)
+    flat = slot.flatten(1)[:, None].expand(-1, 6, -1)
+    values = table.gather(2, flat).view(batch, 6, size, size)
+    ramp = torch.linspace(-1, 1, size, device=device, dtype=images.dtype)
+    shade = values[:, 3] * ramp[:, None] + values[:, 4] * ramp
+    paint = (values[:, :3] + shade[:, None].clamp(-60, 60)).clamp(0, 255)
+    return torch.lerp(paint, images, values[:, 5:])
 
 
 def change_colour(images: Tensor, chance: float, calm: Tensor) -> Tensor:
@@ -59,12 +63,13 @@ def change_colour(images: Tensor, chance: float, calm: Tensor) -> Tensor:
     matrix = _colour_matrix(batch, chance, calm, device)
     gain = torch.exp((torch.rand(batch, device=device) - 0.5) * (1.0 - 0.5 * calm))
     shift = (torch.rand(batch, device=device) - 0.5) * 60 * (1 - 0.5 * calm)
-    flat = torch.bmm(matrix * gain[:, None, None], images.flatten(2)) + shift[:, None, None]
+    matrix, shift = (matrix * gain[:, None, None]).to(images.dtype), shift.to(images.dtype)
+    flat = torch.baddbmm(shift[:, None, None], matrix, images.flatten(2))
     images = flat.view_as(images).clamp(0, 255)
     negative = pick(batch, 0.03 * (1 - calm), device)
     images = torch.where(negative, 255 - images, images)
     gamma = torch.exp((torch.rand(batch, 1, 1, 1, device=device) - 0.5) * (1.0 - 0.5 * calm))
-    return (images / 255).clamp(min=1e-4) ** gamma * 255
+    return (images / 255).clamp(min=1e-3) ** gamma.to(images.dtype) * 255
 
 
 def _colour_matrix(batch: int, chance: float, calm: Tensor, device: torch.device) -> Tensor:
@@ -93,14 +98,15 @@ def degrade(images: Tensor, chance: float, calm: Tensor) -> Tensor:
     odds = chance * (1 - 0.6 * calm)
     soft = F.avg_pool2d(F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), 3, 1, 1)
     amount = torch.rand(batch, 1, 1, 1, device=device) * 1.6 - 0.6  # below 0 it sharpens
-    images = torch.where(pick(batch, odds, device), images + amount * (soft - images), images)
+    amount = torch.where(pick(batch, odds, device), amount, 0.0).to(images.dtype)
+    images = images + amount * (soft - images)
     across = F.avg_pool2d(images, (1, 7), 1, (0, 3), count_include_pad=False)
     images = torch.where(pick(batch, odds / 4, device), across, images)
     dim = 0.2 + 0.5 * torch.rand(batch, 1, 1, 1, device=device)
-    images = torch.where(pick(batch, odds / 3, device), images * dim, images)
+    images = images * torch.where(pick(batch, odds / 3, device), dim, 1.0).to(images.dtype)
     sigma = torch.rand(batch, 1, 1, 1, device=device) ** 2 * 28
     sigma = torch.where(pick(batch, odds, device), sigma, 0.0)
-    images = images + torch.randn_like(images) * sigma
+    images = images + torch.randn_like(images) * sigma.to(images.dtype)
     images = torch.where(pick(batch, odds, device), jpeg_blocks(images), images)
     return images.clamp(0, 255)
 
@@ -111,11 +117,12 @@ def jpeg_blocks(images: Tensor) -> Tensor:
     device = images.device
     k = torch.arange(8, device=device, dtype=torch.float32)
     dct = torch.cos(math.pi / 8 * (k[None] + 0.5) * k[:, None]) * 0.5
-    dct = torch.where(k[:, None] == 0, dct * 2**-0.5, dct)
+    dct = torch.where(k[:, None] == 0, dct * 2**-0.5, dct).to(images.dtype)
     blocks = images.view(batch, channels, height // 8, 8, width // 8, 8)
     coded = torch.einsum("ui,bchiwj,vj->bchuwv", dct, blocks, dct)
     quality = torch.rand(batch, 1, 1, 1, 1, 1, device=device) * 2 + 0.3
     step = _LUMA_QUANT * quality * (1 + (k[:, None, None] + k[None, None, :]) / 3)
+    step = step.to(images.dtype)
     coded = (coded / step).round() * step
     return torch.einsum("ui,bchuwv,vj->bchiwj", dct, coded, dct).reshape_as(images)
 

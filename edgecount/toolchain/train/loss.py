@@ -14,9 +14,12 @@ from edgecount.toolchain.train.model import decode
 def complete_iou(a: Tensor, b: Tensor) -> Tensor:
     """CIoU (arXiv:1911.08287) of box pairs (…, 4): IoU less centre distance and shape difference."""
     low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    common = (high - low).clamp(min=0).prod(-1)
+    # products are written out: the gradient of prod() waits for the device to look for zeros
+    width, height = (high - low).clamp(min=0).unbind(-1)
+    common = width * height
     size_a, size_b = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]
-    iou = common / (size_a.prod(-1) + size_b.prod(-1) - common).clamp(min=1e-6)
+    total = size_a[..., 0] * size_a[..., 1] + size_b[..., 0] * size_b[..., 1]
+    iou = common / (total - common).clamp(min=1e-6)
     hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
     apart = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]).square().sum(-1) / 4
     angle = torch.atan(size_a[..., 0] / size_a[..., 1].clamp(min=1e-3))

@@ -99,6 +99,9 @@ class ScheduleSpec(_Section):
         min_length=1,
         description="Training sizes, used in turn (multiples of 32); batch falls with the area.",
     )
+    compile: bool = Field(
+        False, description="Fuse kernels with torch.compile first (GPU only; a minute or two)."
+    )
     lr: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.03, ge=0)
     warmup: float = Field(0.03, ge=0, le=1, description="First part of the run with a rising rate.")

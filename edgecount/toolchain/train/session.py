@@ -12,7 +12,7 @@ from edgecount.errors import ConfigError
 from edgecount.toolchain.train import yolox
 from edgecount.toolchain.train.curves import draw_curves
 from edgecount.toolchain.train.dataset import PictureSet, find_pairs, load_pictures
-from edgecount.toolchain.train.export import export_onnx
+from edgecount.toolchain.train.export import export_onnx, fold_norms
 from edgecount.toolchain.train.labels import ignore_people
 from edgecount.toolchain.train.model import Detector
 from edgecount.toolchain.train.recipe import TrainRecipe
@@ -98,6 +98,7 @@ def prepare(
         count = ignore_people(data, teacher)
         report(f"{count} people without a labelled head: their head regions are ignored")
     features = None
+    teacher.trunk = fold_norms(teacher.trunk)
     if recipe.init.distill:
         features = yolox.FeatureTeacher(teacher, recipe.model.neck_width).to(device)
     return Trainer(recipe, model, data, held_out, features)

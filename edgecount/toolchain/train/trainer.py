@@ -10,7 +10,7 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,13 @@ class Trainer:
         self._sums = torch.zeros(len(LOSSES), device=self.device)
         self._optimizer = self._make_optimizer()
         self._graphs: Dict[int, Any] = {}
+        self._make_batch: Callable[..., Any] = make_batch
+        self._loss: Callable[..., Any] = detection_loss
+        self._network: Callable[[Tensor], Any] = self._forward
+        if recipe.schedule.compile and self.device.type == "cuda":
+            self._make_batch = torch.compile(make_batch, dynamic=False)
+            self._network = torch.compile(self._forward, dynamic=False)
+            self._loss = torch.compile(detection_loss, dynamic=False)
         self._pairs = [
             (mine, averaged)
             for mine, averaged in zip(model.state_dict().values(), self.ema.state_dict().values())
@@ -209,7 +216,7 @@ class Trainer:
         """One step; also what a CUDA graph captures, so nothing here waits for the device."""
         recipe = self.recipe
         batch, most = self._batch(size), recipe.schedule.max_boxes
-        images, boxes, classes = make_batch(
+        images, boxes, classes = self._make_batch(
             self.data, recipe.augment, batch, size, most, self._calm
         )
         cuda = self.device.type == "cuda"
@@ -217,12 +224,11 @@ class Trainer:
             images = images.contiguous(memory_format=torch.channels_last)
         centres, strides = cells(size, size, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, cuda, cache_enabled=False):
-            features = self.model.features(images)
-            output = self.model.head(features)
+            features, output = self._network(images)
             apart = (
                 self.teacher(images, features) if self.teacher else torch.zeros_like(self._calm)
             )
-        loss, parts = detection_loss(
+        loss, parts = self._loss(
             output.float(), boxes, classes, centres, strides, recipe.schedule.box_weight
         )
         loss = loss + self._teacher_weight * apart
@@ -232,6 +238,10 @@ class Trainer:
         self._optimizer.step()
         self._average()
         self._sums += torch.stack((parts["score"], parts["box"], apart.detach()))
+
+    def _forward(self, images: Tensor) -> Tuple[Tuple[Tensor, ...], Tensor]:
+        features = self.model.features(images)
+        return features, self.model.head(features)
 
     @torch.no_grad()
     def _average(self) -> None:
