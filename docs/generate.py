@@ -20,6 +20,26 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parent / "edgecount"
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 NOTE = "<!-- Made by docs/generate.py; do not edit. -->\n"
+METRICS_INTRO = """
+    Served at `/metrics` in the Prometheus text format (and as OpenMetrics to those who ask).
+    Label values come from the configuration and from closed sets, so the number of series is
+    bounded: per camera 10, and 2 per line and 1 per zone.
+"""
+OUTCOMES = """
+    `outcome` of a frame: `processed` to its end; `dropped` for a newer one of the same camera;
+    `skipped` because of `max_fps`; `failed` in inference or decoding.
+"""
+ABSENT = """
+    A metric that a platform cannot tell has no series: there are no `gpu_…` series without a GPU,
+    and no `mqtt_connected` without a configured broker. On a Jetson CPU and GPU share the memory:
+    `gpu_memory_bytes` is the board's, and `used` is what the kernel does not call available.
+"""
+EVENTS_INTRO = """
+    Every log line is one event with a stable name. Besides `ts` (UTC), `level` and `event` it
+    carries the fields below, `suppressed` (how many repeats were left out before it) where it was
+    repeated, and `exception` (a traceback) where one was logged. Passwords are masked in all of
+    them.
+"""
 
 
 def main(folder: Path) -> None:
@@ -34,11 +54,7 @@ def metrics_page() -> str:
         "# Metrics",
         "",
         NOTE,
-        (
-            "Served at `/metrics` in the Prometheus text format (and as OpenMetrics to those who "
-            "ask). Label values come from the configuration and from closed sets, so the number of "
-            "series is bounded: per camera 10, and 2 per line and 1 per zone."
-        ),
+        flow(METRICS_INTRO),
         "",
         "| metric | type | labels | meaning |",
         "|---|---|---|---|",
@@ -53,20 +69,17 @@ def metrics_page() -> str:
         "",
         f"Buckets of `edgecount_stage_seconds`, in milliseconds: {buckets}.",
         "",
-        (
-            "`outcome` of a frame: `processed` to its end; `dropped` for a newer one of the same "
-            "camera; `skipped` because of `max_fps`; `failed` in inference or decoding."
-        ),
+        flow(OUTCOMES),
         "",
-        (
-            "A metric that a platform cannot tell has no series: there are no `gpu_…` series without "
-            "a GPU, and no `mqtt_connected` without a configured broker. On a Jetson CPU and GPU "
-            "share the memory: `gpu_memory_bytes` is the board's, and `used` is what the kernel "
-            "does not call available."
-        ),
+        flow(ABSENT),
         "",
     ]
     return "\n".join(lines)
+
+
+def flow(text: str) -> str:
+    """A paragraph on one line."""
+    return " ".join(text.split())
 
 
 def full() -> Metrics:
@@ -106,12 +119,7 @@ def events_page() -> str:
         "# Log events",
         "",
         NOTE,
-        (
-            "Every log line is one event with a stable name. Besides `ts` (UTC), `level` and `event` "
-            "it carries the fields below, `suppressed` (how many repeats were left out before it) "
-            "where it was repeated, and `exception` (a traceback) where one was logged. Passwords "
-            "are masked in all of them."
-        ),
+        flow(EVENTS_INTRO),
         "",
         "| event | level | fields | meaning |",
         "|---|---|---|---|",

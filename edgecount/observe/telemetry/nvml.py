@@ -6,7 +6,7 @@ source is taken only when it can read what it promises, memory.
 
 import os
 from types import ModuleType
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Tuple, Union
 
 from edgecount.observe.telemetry.base import Reading
 
@@ -55,6 +55,13 @@ class Nvml:
             temperature_celsius={} if heat is None else {"gpu": float(heat)},
         )
 
+    def identity(self) -> Tuple[str, str, Tuple[int, int]]:
+        """Name, driver version and compute capability."""
+        name = self._nvml.nvmlDeviceGetName(self._gpu)
+        driver = self._nvml.nvmlSystemGetDriverVersion()
+        major, minor = self._nvml.nvmlDeviceGetCudaComputeCapability(self._gpu)
+        return _str(name), _str(driver), (int(major), int(minor))
+
     def close(self) -> None:
         if self._open:
             self._open = False
@@ -83,6 +90,11 @@ class Nvml:
             return ask()
         except self._nvml.NVMLError:
             return None
+
+
+def _str(text: Union[str, bytes]) -> str:
+    """Older releases of the package return bytes."""
+    return text.decode() if isinstance(text, bytes) else text
 
 
 def open_nvml(index: int = 0) -> Optional[Nvml]:

@@ -195,7 +195,7 @@ def panels():
                 yield pytest.param(target["expr"], id=f"{path.stem}: {panel['title']}")
 
 
-@pytest.mark.parametrize("expression", panels())
+@pytest.mark.parametrize("expression", list(panels()))
 def test_every_expression_of_a_dashboard_has_data(prometheus, expression):
     filled = expression.replace("$instance", "lobby").replace("$camera", "door")
     filled = filled.replace("$__rate_interval", "5s")
