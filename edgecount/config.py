@@ -34,6 +34,7 @@ Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Point = Tuple[Unit, Unit]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0)]
+InputSide = Annotated[int, Field(ge=32, le=4096)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 # Names become MQTT topic levels, metric labels and file names.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -44,7 +45,7 @@ Location = Tuple[Union[str, int], ...]
 class Strict(BaseModel):
     """Base of settings and options: frozen; an unknown key is an error that names the nearest."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -76,7 +77,7 @@ class ModelSettings(Strict):
     nms_iou: Optional[Fraction] = Field(
         None, description="IoU above which two boxes are one head; the recipe's where not given."
     )
-    input_size: Optional[Tuple[int, int]] = Field(
+    input_size: Optional[Tuple[InputSide, InputSide]] = Field(
         None,
         description="Width and height of the network's input, where the model leaves a choice.",
     )

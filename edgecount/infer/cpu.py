@@ -6,8 +6,8 @@ in the order of submission.
 """
 
 import queue
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from time import perf_counter
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -50,15 +50,19 @@ class CpuBackend:
         self._timer = timer or (lambda _stage, _seconds: None)
         self._last_time: Dict[str, float] = {}
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="infer")
-        # One batch more than there are workers, so that none waits for the next frame.
-        self.depth = workers + 1
-        self._in_flight: queue.Queue[List[_Pending]] = queue.Queue(self.depth)
+        # A batch in work and one in waiting for each worker, since all may end at once.
+        self.depth = 2 * workers
+        self._free = threading.Semaphore(self.depth)
+        self._in_flight: queue.SimpleQueue[List[_Pending]] = queue.SimpleQueue()
         self._oldest: Optional[List[_Pending]] = None
+        self._closed = False
 
     def submit(self, batch: Sequence[Frame]) -> None:
+        self._free.acquire()
         try:
             pending = [(f.info, self._pool.submit(self._detect, f)) for f in batch]
-        except RuntimeError as error:
+        except RuntimeError as error:  # the pool takes no more
+            self._free.release()
             raise EngineError("the CPU backend is closed") from error
         self._in_flight.put(pending)
 
@@ -67,14 +71,12 @@ class CpuBackend:
         batch = self._next_batch(timeout)
         if batch is None:
             return None
-        try:
-            found = [f.result(max(0.0, deadline - perf_counter())) for _, f in batch]
-        except FutureTimeoutError:
+        futures = [future for _, future in batch]
+        if wait(futures, max(0.0, deadline - perf_counter())).not_done:
             return None
-        except EngineError:
-            self._oldest = None
-            raise
         self._oldest = None
+        self._free.release()
+        found = [future.result() for future in futures]
         return [self._track(info, d) for (info, _), d in zip(batch, found)]
 
     def reset(self, camera: str) -> None:
@@ -83,6 +85,9 @@ class CpuBackend:
 
     def close(self) -> None:
         self._pool.shutdown(wait=True)
+        if not self._closed:
+            self._closed = True
+            self._free.release()  # a submit that waits finds the pool closed
 
     def _next_batch(self, timeout: float) -> Optional[List[_Pending]]:
         # A batch whose results were not ready in time is kept for the next call.

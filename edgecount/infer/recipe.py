@@ -62,7 +62,7 @@ class Recipe(Strict):
         description="Point of a box that lines and zones see: a head's centre, a body's foot.",
     )
     input: InputRecipe = Field(description="The network's input.")
-    strides: Annotated[List[int], Field(min_length=1)] = Field(
+    strides: Annotated[List[Annotated[int, Field(ge=1)]], Field(min_length=1)] = Field(
         default_factory=lambda: [8, 16, 32], description="Strides of the output levels."
     )
     score_threshold: Fraction = Field(0.4, description="Least score that starts a track.")
@@ -342,7 +342,7 @@ def _declared_names(metadata: Mapping[str, str]) -> List[str]:
 def _literal(text: str) -> object:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
         return None
 
 
