@@ -236,3 +236,34 @@ class Snapshot:
             "degraded": list(self.degraded),
             "since": round(self.since, 3),
         }
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one line, zone or place did in a period; ``peak`` and ``mean`` of heads or people."""
+
+    into: int = 0
+    out: int = 0
+    peak: int = 0
+    mean: float = 0.0
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A period that is over.
+
+    Attributes:
+        period: ``minute``, ``hour`` or ``day``.
+        start: Its first second, UTC seconds since 1970.
+        end: The first second after it.
+        lines: By ``(camera, line)``.
+        zones: By ``(camera, zone)``; ``into`` is entered, ``out`` is left.
+        places: By place.
+    """
+
+    period: str
+    start: float
+    end: float
+    lines: Mapping[Tuple[str, str], Figures]
+    zones: Mapping[Tuple[str, str], Figures]
+    places: Mapping[str, Figures]

@@ -6,11 +6,13 @@ import sqlite3
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, TypeVar
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 import structlog
 
+from edgecount.count._aggregates import DAY, KEEP_S, MINUTE, FigureRow, Period, Sampled, closed
 from edgecount.count._schema import ForeignFileError, NewerSchemaError
 from edgecount.count._store import MetaValue, Reader, Store
 from edgecount.count.totals import CounterKey, PlaceTotals
@@ -21,6 +23,7 @@ from edgecount.records import CountEvent, LineTotals
 CLOCK_IS_SET = 1_577_836_800.0
 _KEPT_BAD_FILES = 2
 _MOST_SAVED = 50_000
+_LONGEST_CATCH_UP_S = 40 * DAY
 _SIDE_FILES = ("", "-wal", "-shm")
 
 T = TypeVar("T")
@@ -41,15 +44,41 @@ class DamagedError(LedgerError):
 
 @dataclass(frozen=True)
 class Group:
-    """What goes into the file in one transaction."""
+    """What goes into the file in one transaction.
+
+    Attributes:
+        events: With id and number.
+        totals: Running totals that changed.
+        places: States of places that changed.
+        meta: Single values.
+        unrolled: Entries and exits of those places that are in no minute's figures yet.
+    """
 
     events: Sequence[CountEvent] = ()
     totals: Mapping[CounterKey, LineTotals] = field(default_factory=dict)
     places: Mapping[str, PlaceTotals] = field(default_factory=dict)
     meta: Mapping[str, MetaValue] = field(default_factory=dict)
+    unrolled: Mapping[str, LineTotals] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.events or self.totals or self.places or self.meta)
+
+
+@dataclass(frozen=True)
+class Roll:
+    """A minute that is over.
+
+    Attributes:
+        minute: Its start, UTC seconds since 1970.
+        unrolled: Entries and exits of places in it.
+        samples: What was seen in it.
+        zone: Time zone in which days are days.
+    """
+
+    minute: int
+    unrolled: Mapping[str, LineTotals]
+    samples: Mapping[CounterKey, Sampled]
+    zone: tzinfo
 
 
 @dataclass(frozen=True)
@@ -64,6 +93,7 @@ class Restored:
         newest_id: Id of the newest event, or "".
         published: All events up to this number were published, or given up.
         outbox: Whether the run that wrote it had somebody to publish to.
+        unrolled: Entries and exits of places that are in no minute's figures yet.
         unpublished: Events saved from a damaged file; empty for a sound one, which has them.
     """
 
@@ -74,6 +104,7 @@ class Restored:
     newest_id: str
     published: int
     outbox: bool
+    unrolled: Mapping[str, LineTotals] = field(default_factory=dict)
     unpublished: Sequence[CountEvent] = ()
 
     @staticmethod
@@ -89,6 +120,7 @@ class Restored:
             newest_id=newest_id,
             published=int(meta.get("published", 0)),
             outbox=bool(meta.get("outbox", True)),
+            unrolled=source.unrolled(),
         )
 
 
@@ -144,11 +176,50 @@ class LedgerFile:
             self._store.begin(durable=durable)
             self._store.add_events(group.events)
             self._store.set_totals(group.totals)
-            self._store.set_places(group.places)
+            self._store.set_places(group.places, group.unrolled)
             self._store.set_meta(group.meta)
             self._store.commit()
         except (sqlite3.Error, OSError) as error:
             raise self._failed(error) from error
+
+    def roll(self, roll: Roll) -> List[Tuple[Period, List[FigureRow]]]:
+        """Make figures of a minute that is over, and of the hours and days that ended with it.
+
+        Figures are derived from events, so a power cut that undoes this loses none of them.
+
+        Returns:
+            The periods that ended, with their figures.
+
+        Raises:
+            LedgerError: As in ``write``.
+        """
+        assert self._store is not None, "open() comes first"
+        try:
+            self._store.begin(durable=False)
+            periods = self._roll(self._store, roll)
+            self._store.commit()
+            return [(p, self._store.figures(p.seconds, p.start, p.end)) for p in periods]
+        except (sqlite3.Error, OSError) as error:
+            raise self._failed(error) from error
+
+    def _roll(self, store: Store, roll: Roll) -> List[Period]:
+        end = roll.minute + MINUTE
+        meta = store.meta()
+        rolled, newest = int(meta.get("rolled", 0)), store.newest()[0]
+        if newest > rolled:
+            store.roll_events(rolled)
+            store.set_meta({"rolled": newest})
+        store.roll_places(roll.minute, roll.unrolled)
+        store.roll_samples(roll.minute, roll.samples)
+        until = float(meta.get("rolled_until", roll.minute))
+        periods = _ended(until, end, roll.zone)
+        for period in periods:
+            store.roll_period(period)
+        if periods or "rolled_until" not in meta or until > end + DAY:
+            store.set_meta({"rolled_until": end})
+            for seconds, keep_s in KEEP_S.items():
+                store.delete_figures(seconds, end - keep_s)
+        return [Period(MINUTE, roll.minute, end), *periods]
 
     def prune(self, *, before: float, max_bytes: float, chunk: int) -> int:
         """Delete some old events.
@@ -383,6 +454,11 @@ def bytes_written(thread_id: Optional[int]) -> int:
         return 0
     fields = dict(line.split(": ") for line in text.splitlines())
     return int(fields.get("write_bytes", 0))
+
+
+def _ended(after: float, until: int, zone: tzinfo) -> List[Period]:
+    """As ``closed``, but a clock that was set by years does not make years of hours."""
+    return closed(max(after, until - _LONGEST_CATCH_UP_S), until, zone) if after < until else []
 
 
 def _close(connection: Reader) -> None:

@@ -49,8 +49,24 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID")
 
 
+def _add_aggregates(connection: sqlite3.Connection) -> None:
+    """Version 2: figures per minute, hour and day, and what places have not put there yet."""
+    connection.execute(
+        "CREATE TABLE aggregate (period INTEGER NOT NULL, start INTEGER NOT NULL,"
+        " counter INTEGER NOT NULL, into_ INTEGER NOT NULL, out_ INTEGER NOT NULL,"
+        " peak INTEGER NOT NULL, total INTEGER NOT NULL, samples INTEGER NOT NULL,"
+        " PRIMARY KEY (period, start, counter)) WITHOUT ROWID"
+    )
+    connection.execute("ALTER TABLE place ADD COLUMN new_into INTEGER NOT NULL DEFAULT 0")
+    connection.execute("ALTER TABLE place ADD COLUMN new_out INTEGER NOT NULL DEFAULT 0")
+    # What happened before has no figures; they begin with the next event.
+    connection.execute(
+        "INSERT OR REPLACE INTO meta SELECT 'rolled', coalesce(max(seq), 0) FROM event"
+    )
+
+
 # One entry per version; an entry is never changed once it was released, only followed.
-MIGRATIONS: Sequence[Migration] = (_create,)
+MIGRATIONS: Sequence[Migration] = (_create, _add_aggregates)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:

@@ -2,11 +2,12 @@
 
 import sqlite3
 from pathlib import Path
-from typing import Dict, List, Mapping, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, Mapping, Sequence, Tuple, Union
 
 from edgecount.count import _schema
+from edgecount.count._aggregates import FigureRow, Period, Sampled
 from edgecount.count.totals import CounterKey, PlaceTotals
-from edgecount.records import CountEvent, LineTotals
+from edgecount.records import CountEvent, Figures, LineTotals
 
 _DIRECTIONS = {"line": ("in", "out"), "zone": ("entered", "left")}
 _BUSY_S = 2.0
@@ -14,6 +15,17 @@ _EVENTS = (
     "SELECT e.seq, e.id, e.ts, c.kind, c.camera, c.name, e.outward, e.track, e.frame, e.dwell_s"
     " FROM event e JOIN counter c ON c.id = e.counter"
 )
+_ON_CONFLICT = (
+    "ON CONFLICT (period, start, counter) DO UPDATE SET into_ = into_ + excluded.into_,"
+    " out_ = out_ + excluded.out_, peak = max(peak, excluded.peak),"
+    " total = total + excluded.total, samples = samples + excluded.samples"
+)
+_ROLL_EVENTS = (
+    "INSERT INTO aggregate SELECT 60, CAST(ts / 60 AS INTEGER) * 60, counter,"  # noqa: S608
+    " sum(1 - outward), sum(outward), 0, 0, 0 FROM event WHERE seq > ? GROUP BY 2, 3 "
+    + _ON_CONFLICT
+)
+_ROLL_VALUES = "INSERT INTO aggregate VALUES (60, ?, ?, ?, ?, ?, ?, ?) " + _ON_CONFLICT  # noqa: S608
 MetaValue = Union[int, float, str]
 
 
@@ -41,13 +53,55 @@ class Reader:
 
     def totals(self) -> Dict[CounterKey, LineTotals]:
         """Running totals of every counter that was ever used."""
-        rows = self._connection.execute("SELECT kind, camera, name, into_, out_ FROM counter")
+        rows = self._connection.execute(
+            "SELECT kind, camera, name, into_, out_ FROM counter WHERE kind IN ('line', 'zone')"
+        )
         return {CounterKey(*row[:3]): LineTotals(row[3], row[4]) for row in rows}
 
     def places(self) -> Dict[str, PlaceTotals]:
         """State of every place."""
         rows = self._connection.execute("SELECT name, occupancy, into_, out_, peak FROM place")
         return {row[0]: PlaceTotals(*row[1:]) for row in rows}
+
+    def unrolled(self) -> Dict[str, LineTotals]:
+        """Entries and exits of places that are not in the figures of a minute yet."""
+        rows = self._connection.execute(
+            "SELECT name, new_into, new_out FROM place WHERE new_into <> 0 OR new_out <> 0"
+        )
+        return {row[0]: LineTotals(row[1], row[2]) for row in rows}
+
+    def figures(self, seconds: int, since: float, until: float) -> List[FigureRow]:
+        """Figures of all periods of a length that start in ``[since, until)``, in order."""
+        rows = self._connection.execute(
+            "SELECT a.start, c.kind, c.camera, c.name, a.into_, a.out_, a.peak,"
+            " CASE WHEN a.samples THEN 1.0 * a.total / a.samples ELSE 0.0 END"
+            " FROM aggregate a JOIN counter c ON c.id = a.counter"
+            " WHERE a.period = ? AND a.start >= ? AND a.start < ?"
+            " ORDER BY a.start, c.kind, c.camera, c.name",
+            (seconds, since, until),
+        )
+        return [FigureRow(row[0], CounterKey(*row[1:4]), Figures(*row[4:])) for row in rows]
+
+    def dwell_times(self, since: float, until: float) -> Dict[CounterKey, List[float]]:
+        """How long people stayed in each zone, seconds, rising; by time of leaving."""
+        rows = self._connection.execute(
+            "SELECT c.kind, c.camera, c.name, e.dwell_s FROM event e"
+            " JOIN counter c ON c.id = e.counter"
+            " WHERE c.kind = 'zone' AND e.outward = 1 AND e.ts >= ? AND e.ts < ?"
+            " ORDER BY c.camera, c.name, e.dwell_s",
+            (since, until),
+        )
+        times: Dict[CounterKey, List[float]] = {}
+        for kind, camera, name, dwell_s in rows:
+            times.setdefault(CounterKey(kind, camera, name), []).append(dwell_s)
+        return times
+
+    def events_between(self, since: float, until: float) -> Iterator[CountEvent]:
+        """All events that happened in ``[since, until)``, in the order of their numbers."""
+        rows = self._connection.execute(
+            f"{_EVENTS} WHERE e.ts >= ? AND e.ts < ? ORDER BY e.seq", (since, until)
+        )
+        return map(_event, rows)
 
     def events(self, after: int, limit: int) -> List[CountEvent]:
         """At most ``limit`` events with a sequence number above ``after``, in order."""
@@ -154,11 +208,60 @@ class Store(Reader):
             [(t.into, t.out, self._counter(key)) for key, t in totals.items()],
         )
 
-    def set_places(self, places: Mapping[str, PlaceTotals]) -> None:
-        """Store the state of places."""
+    def set_places(
+        self, places: Mapping[str, PlaceTotals], unrolled: Mapping[str, LineTotals]
+    ) -> None:
+        """Store the state of places, and what is not in their figures yet."""
+        new = {name: unrolled.get(name, LineTotals()) for name in places}
         self._connection.executemany(
-            "INSERT OR REPLACE INTO place VALUES (?, ?, ?, ?, ?)",
-            [(name, p.occupancy, p.into, p.out, p.peak) for name, p in places.items()],
+            "INSERT OR REPLACE INTO place VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (name, p.occupancy, p.into, p.out, p.peak, new[name].into, new[name].out)
+                for name, p in places.items()
+            ],
+        )
+
+    def roll_events(self, after: int) -> None:
+        """Add the events above ``after`` to the figures of their minutes."""
+        self._connection.execute(_ROLL_EVENTS, (after,))
+
+    def roll_places(self, minute: int, unrolled: Mapping[str, LineTotals]) -> None:
+        """Add entries and exits of places to the figures of ``minute``."""
+        self._connection.executemany(
+            _ROLL_VALUES,
+            [
+                (minute, self._counter(CounterKey("place", "", name)), new.into, new.out, 0, 0, 0)
+                for name, new in unrolled.items()
+            ],
+        )
+        self._connection.executemany(
+            "UPDATE place SET new_into = 0, new_out = 0 WHERE name = ?",
+            [(name,) for name in unrolled],
+        )
+
+    def roll_samples(self, minute: int, samples: Mapping[CounterKey, Sampled]) -> None:
+        """Add what was sampled to the figures of ``minute``."""
+        self._connection.executemany(
+            _ROLL_VALUES,
+            [
+                (minute, self._counter(key), 0, 0, s.peak, s.total, s.samples)
+                for key, s in samples.items()
+            ],
+        )
+
+    def roll_period(self, period: Period) -> None:
+        """Make the figures of an hour or a day from those of its minutes."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO aggregate SELECT ?, ?, counter, sum(into_), sum(out_),"
+            " max(peak), sum(total), sum(samples) FROM aggregate"
+            " WHERE period = 60 AND start >= ? AND start < ? GROUP BY counter",
+            (period.seconds, period.start, period.start, period.end),
+        )
+
+    def delete_figures(self, seconds: int, before: float) -> None:
+        """Delete the figures of periods that start before ``before``."""
+        self._connection.execute(
+            "DELETE FROM aggregate WHERE period = ? AND start < ?", (seconds, before)
         )
 
     def set_meta(self, values: Mapping[str, MetaValue]) -> None:

@@ -4,6 +4,7 @@
     ledger.listen(on_committed=..., on_degraded=..., on_given_up=...)
     ledger.totals("door").lines, ledger.places(), ledger.since    # after a restart: as before it
     ledger.record(events, places)                     # counting threads; takes microseconds
+    ledger.sample(zones, places)                      # about once a second, for peaks and means
     ledger.reset(at)                                  # by schedule or command
     ledger.close()                                    # last commit
 
@@ -24,16 +25,19 @@ import os
 import threading
 import time
 from dataclasses import replace
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 import structlog
 
 from edgecount.config import LedgerSettings
+from edgecount.count._aggregates import MINUTE, Sampler, aggregate, minute_of
 from edgecount.count._file import (
+    CLOCK_IS_SET,
     DamagedError,
     Group,
     LedgerFile,
     Restored,
+    Roll,
     bytes_written,
     resolve,
 )
@@ -41,12 +45,14 @@ from edgecount.count._store import MetaValue, is_outward
 from edgecount.count._ulid import IdFactory
 from edgecount.count.totals import CameraTotals, CounterKey, PlaceTotals
 from edgecount.errors import LedgerError
-from edgecount.records import CountEvent, LineTotals
+from edgecount.records import Aggregate, CountEvent, LineTotals
+from edgecount.timezones import zone
 
 Clock = Callable[[], float]
 OnEvents = Callable[[List[CountEvent]], None]
 OnDegraded = Callable[[Optional[str]], None]
 OnGivenUp = Callable[[int], None]
+OnAggregates = Callable[[List[Aggregate]], None]
 
 _RETRY_S = 5.0
 _IDLE_S = 5.0
@@ -54,6 +60,8 @@ _HOUSEKEEPING_S = 60.0
 _DAY_S = 86_400.0
 _MAX_IN_MEMORY = 50_000
 _DELETE_CHUNK = 5_000
+# Events of a minute may be committed a little after its end.
+_LATE_S = 2.0
 
 _log = structlog.get_logger(__name__)
 
@@ -67,6 +75,7 @@ class Ledger:
         settings: LedgerSettings,
         *,
         outbox: bool,
+        timezone: str,
         clock: Clock,
         monotonic: Clock,
     ) -> None:
@@ -80,6 +89,7 @@ class Ledger:
         self._on_committed: OnEvents = lambda _events: None
         self._on_degraded: OnDegraded = lambda _reason: None
         self._on_given_up: OnGivenUp = lambda _count: None
+        self._on_aggregates: OnAggregates = lambda _aggregates: None
 
         # Guarded by _changed: everything that other threads see.
         self._changed = threading.Condition()
@@ -89,6 +99,9 @@ class Ledger:
         self._since = clock()
         self._pending: List[CountEvent] = []
         self._dirty = _Dirty()
+        self._sampler = Sampler()
+        # Entries and exits of places that are in no minute's figures yet.
+        self._unrolled: Dict[str, LineTotals] = {}
         # Numbered events that are not in the file: none, unless it cannot be written.
         self._homeless: List[CountEvent] = []
         self._seq = 0
@@ -103,6 +116,9 @@ class Ledger:
         self._stored_mark = 0
         self._mark_at = 0.0
         self._housekeeping_at = 0.0
+        self._zone = zone(timezone)
+        self._minute = minute_of(clock())
+        self._written_unrolled: Dict[str, LineTotals] = {}
         self._writer_id: Optional[int] = None
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
@@ -111,6 +127,7 @@ class Ledger:
         settings: LedgerSettings,
         *,
         outbox: bool = True,
+        timezone: str = "UTC",
         clock: Clock = time.time,
         monotonic: Clock = time.monotonic,
     ) -> "Ledger":
@@ -119,12 +136,15 @@ class Ledger:
         Args:
             settings: Where and how; ``enabled: false`` counts in memory only.
             outbox: Whether a sink will publish; without one no backlog is kept.
+            timezone: IANA name; figures of a day are of a day there.
             clock: Wall clock, UTC seconds since 1970.
             monotonic: Clock for intervals, seconds.
         """
         path = resolve(settings.path, os.environ) if settings.enabled else None
         file = LedgerFile(path, clock) if path is not None else None
-        ledger = Ledger(file, settings, outbox=outbox, clock=clock, monotonic=monotonic)
+        ledger = Ledger(
+            file, settings, outbox=outbox, timezone=timezone, clock=clock, monotonic=monotonic
+        )
         ledger._restore()
         ledger._thread.start()
         return ledger
@@ -135,6 +155,7 @@ class Ledger:
         on_committed: Optional[OnEvents] = None,
         on_degraded: Optional[OnDegraded] = None,
         on_given_up: Optional[OnGivenUp] = None,
+        on_aggregates: Optional[OnAggregates] = None,
     ) -> None:
         """Be told, on the ledger's thread. Callbacks are short and do not raise.
 
@@ -144,7 +165,9 @@ class Ledger:
             on_degraded: A sentence, or None when the file works again. Called at once
                 where the ledger is degraded already.
             on_given_up: How many events will never be published.
+            on_aggregates: Minutes, hours and days that have ended.
         """
+        self._on_aggregates = on_aggregates or self._on_aggregates
         self._on_committed = on_committed or self._on_committed
         self._on_given_up = on_given_up or self._on_given_up
         if on_degraded is not None:
@@ -167,9 +190,24 @@ class Ledger:
             for event in events:
                 self._add(event)
             self._pending.extend(events)
-            self._places.update(places or {})
-            self._dirty.places.update(places or {})
+            for name, place in (places or {}).items():
+                self._set_place(name, place)
             self._changed.notify_all()
+
+    def sample(
+        self, zones: Mapping[Tuple[str, str], int], places: Optional[Mapping[str, int]] = None
+    ) -> None:
+        """Say how many are there now, about once a second: peaks and means come from this.
+
+        Args:
+            zones: Heads by ``(camera, zone)``.
+            places: Occupancy by place.
+        """
+        with self._changed:
+            for (camera, name), heads in zones.items():
+                self._sampler.add(CounterKey("zone", camera, name), heads)
+            for name, people in (places or {}).items():
+                self._sampler.add(CounterKey("place", "", name), people)
 
     def reset(self, at: float, *, keep_session: bool = False) -> None:
         """Set all totals and places to zero.
@@ -254,7 +292,11 @@ class Ledger:
     # -- life --------------------------------------------------------------------------
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Commit what is pending now, and wait for it. False: it did not happen in time."""
+        """Commit what is pending now, tell the listener, and wait for that.
+
+        Returns:
+            False where it did not happen in time.
+        """
         with self._changed:
             self._flush_wanted = True
             self._changed.notify_all()
@@ -277,6 +319,15 @@ class Ledger:
             totals[key] = LineTotals(old.into + (not outward), old.out + outward)
         self._dirty.counters.add(key)
 
+    def _set_place(self, name: str, place: PlaceTotals) -> None:
+        old = self._places.get(name, PlaceTotals())
+        new = self._unrolled.get(name, _ZERO)
+        self._unrolled[name] = LineTotals(
+            new.into + max(0, place.into - old.into), new.out + max(0, place.out - old.out)
+        )
+        self._places[name] = place
+        self._dirty.places.add(name)
+
     def _mark_all_dirty(self) -> None:
         self._dirty.counters.update(self._totals)
         self._dirty.places.update(self._places)
@@ -293,24 +344,36 @@ class Ledger:
     def _run(self) -> None:
         self._writer_id = threading.get_native_id()
         while not self._closing:
-            self._wait()
+            flushing = self._wait()
             self._commit()
+            self._roll()
             self._keep_house()
+            if flushing:
+                self._flushed()
         self._commit()
         if self._file:
             self._file.close()
 
-    def _wait(self) -> None:
-        """Sleep until there is a group to commit, or something else may be due."""
+    def _wait(self) -> bool:
+        """Sleep until there is a group to commit, or something else may be due.
+
+        Returns:
+            Whether somebody waits for this turn to be over.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._has_work() or self._is_urgent(), _IDLE_S)
             if self._has_work():
                 self._changed.wait_for(self._is_urgent, self._settings.commit_ms / 1000.0)
+            return self._flush_wanted
+
+    def _flushed(self) -> None:
+        with self._changed:
+            self._flush_wanted = False
+            self._changed.notify_all()
 
     def _commit(self) -> None:
         """Number what is pending, write it, and tell the listener."""
         with self._changed:
-            flushing = self._flush_wanted
             events = self._number(self._pending)
             self._pending = []
         saved = self._file is not None and self._save(self._file, events)
@@ -320,9 +383,6 @@ class Ledger:
             if events:
                 self._seq = events[-1].seq
             self._limit_backlog()
-            if flushing:
-                self._flush_wanted = False
-                self._changed.notify_all()
         if events:
             self._on_committed(events)
 
@@ -363,6 +423,7 @@ class Ledger:
                 totals={k: self._totals[k] for k in dirty.counters},
                 places={n: self._places[n] for n in dirty.places},
                 meta=dirty.meta,
+                unrolled={n: self._unrolled.get(n, _ZERO) for n in dirty.places},
             )
         try:
             self._write_group(file, group)
@@ -381,6 +442,7 @@ class Ledger:
             with_mark = group
         # A mark that is lost costs a second delivery, which its id gives away: no sync for it.
         file.write(with_mark, durable=bool(group))
+        self._written_unrolled.update(group.unrolled)
         self._stored_mark = mark
         self._mark_at = self._monotonic() + _IDLE_S
 
@@ -403,6 +465,37 @@ class Ledger:
             # The file may be a new one, or not what it was when it was closed.
             self._mark_all_dirty()
             self._stored_mark = -1
+
+    # -- figures -----------------------------------------------------------------------
+
+    def _roll(self) -> None:
+        """Shortly after each minute: its figures, and those of the periods that end with it."""
+        current = minute_of(self._clock() - _LATE_S)
+        if current < self._minute - MINUTE:
+            self._minute = current  # the clock was set back
+        if current <= self._minute or self._file is None or not self._file.is_open:
+            return
+        minute, self._minute = self._minute, current
+        with self._changed:
+            samples = self._sampler.drain()
+            known = [*self._totals, *(CounterKey("place", "", name) for name in self._places)]
+        seen = {key: sampled for key, sampled in samples.items() if sampled.total}
+        try:
+            periods = self._file.roll(Roll(minute, self._written_unrolled, seen, self._zone))
+        except LedgerError as error:
+            self._degrade(str(error))
+            return
+        self._forget_rolled()
+        if minute >= CLOCK_IS_SET:
+            known += samples
+            self._on_aggregates([aggregate(period, rows, known) for period, rows in periods])
+
+    def _forget_rolled(self) -> None:
+        with self._changed:
+            for name, rolled in self._written_unrolled.items():
+                now = self._unrolled[name]
+                self._unrolled[name] = LineTotals(now.into - rolled.into, now.out - rolled.out)
+        self._written_unrolled = {}
 
     # -- limits ------------------------------------------------------------------------
 
@@ -477,6 +570,10 @@ class Ledger:
             self._places[name] = place.plus(self._places.get(name, PlaceTotals()))
         if found.newest_id:
             self._ids.resume(found.newest_id)
+        for name, old in found.unrolled.items():
+            new = self._unrolled.get(name, _ZERO)
+            self._unrolled[name] = LineTotals(old.into + new.into, old.out + new.out)
+        self._written_unrolled = dict(found.unrolled)
         self._homeless = [replace(e, seq=found.seq + n) for n, e in enumerate(self._homeless, 1)]
         self._seq = found.seq + len(self._homeless)
         # What was counted while nobody published is not news when somebody does.

@@ -3,8 +3,8 @@
 import json
 from typing import Callable, Dict, Mapping, Tuple
 
-from edgecount.publish.base import Aggregate, Figures, PlaceState
-from edgecount.records import CountEvent
+from edgecount.publish.base import PlaceState
+from edgecount.records import Aggregate, CountEvent, Figures
 
 VERSION = 1
 

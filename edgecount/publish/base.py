@@ -1,11 +1,11 @@
 """What a sink is: where counts go when they leave the device."""
 
 from dataclasses import dataclass
-from typing import List, Mapping, Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 from typing_extensions import Literal, Protocol
 
-from edgecount.records import CountEvent, Snapshot
+from edgecount.records import Aggregate, CountEvent, Snapshot
 
 Status = Literal["online", "degraded", "offline"]
 LinkState = Literal["connecting", "connected", "away", "refused", "stopped"]
@@ -34,37 +34,6 @@ class PlaceState:
     out: int
     peak: int
     degraded: Tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What one line, zone or place did in a period; ``peak`` and ``mean`` of heads or people."""
-
-    into: int = 0
-    out: int = 0
-    peak: int = 0
-    mean: float = 0.0
-
-
-@dataclass(frozen=True)
-class Aggregate:
-    """A period that is over.
-
-    Attributes:
-        period: ``minute``, ``hour`` or ``day``.
-        start: Its first second, UTC seconds since 1970.
-        end: The first second after it.
-        lines: By ``(camera, line)``.
-        zones: By ``(camera, zone)``; ``into`` is entered, ``out`` is left.
-        places: By place.
-    """
-
-    period: Literal["minute", "hour", "day"]
-    start: float
-    end: float
-    lines: Mapping[Tuple[str, str], Figures]
-    zones: Mapping[Tuple[str, str], Figures]
-    places: Mapping[str, Figures]
 
 
 class EventStore(Protocol):

@@ -29,9 +29,9 @@ from edgecount.publish._commands import Commands, Handler
 from edgecount.publish._connection import Connection, tls_context
 from edgecount.publish._faults import Faults
 from edgecount.publish._mailbox import Letters, Mailbox, Message
-from edgecount.publish.base import Aggregate, EventStore, LinkState, PlaceState, Status
+from edgecount.publish.base import EventStore, LinkState, PlaceState, Status
 from edgecount.publish.outbox import Outbox
-from edgecount.records import Snapshot
+from edgecount.records import Aggregate, Snapshot
 from edgecount.redact import Redactor
 
 _FIRST_WAIT_S = 1.0
