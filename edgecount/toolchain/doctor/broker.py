@@ -41,7 +41,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             connection.open()
             connection.close()
         except EdgecountError as error:
-            yield Finding("broker", "fail", f"{where}: {error}")
+            yield Finding("broker", "fail", str(error))
             return
     user = f" as {mqtt.username!r}" if mqtt.username else " without a login"
     tls = ", TLS" if mqtt.tls is not None else ", not encrypted"
