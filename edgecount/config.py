@@ -432,7 +432,7 @@ class _Document:
             self._loader = loader
             self._data = {} if node is None else self._value(node, ())
         except yaml.YAMLError as error:
-            raise ConfigError(f"{origin} is not valid YAML: {error}") from error
+            raise ConfigError(f"{origin} is not valid YAML: {_problem(error)}") from None
         except RecursionError as error:
             raise ConfigError(f"{origin} is nested too deeply, or refers to itself") from error
 
@@ -500,6 +500,13 @@ class _Document:
         while at and at not in self._lines:
             at = at[:-1]
         return self._lines.get(at, 1)
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without quoting the line: it may hold a password."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "it cannot be read"
+    return f"line {mark.line + 1}: {problem}" if mark else str(problem)
 
 
 def _lookup(expression: str, environ: Mapping[str, str]) -> str:
