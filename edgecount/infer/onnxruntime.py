@@ -45,6 +45,8 @@ class OrtNetwork:
             raise ModelError(f"{path} has {len(inputs)} inputs; a detector has one")
         if inputs[0].type != "tensor(float)":
             raise ModelError(f"{path} takes {inputs[0].type}; edgecount feeds float32")
+        if outputs[0].type != "tensor(float)":
+            raise ModelError(f"{path} gives {outputs[0].type}; edgecount decodes float32")
         self._input, self._output = inputs[0].name, outputs[0].name
         self.input_shape: Tuple[object, ...] = tuple(inputs[0].shape)
         self.output_shape: Tuple[object, ...] = tuple(outputs[0].shape)

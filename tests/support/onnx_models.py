@@ -57,8 +57,8 @@ def constant_model(
 ) -> Path:
     """Write a model whose output holds ``boxes``, whatever the picture.
 
-    With ``dynamic`` the file declares batch, height, width and number of rows as dynamic,
-    as exporters do; it runs at ``width`` × ``height`` all the same.
+    With ``dynamic`` the file leaves batch, height, width and number of rows open, as
+    exporters do; it runs at ``width`` × ``height`` all the same.
     """
     answer = encode(layout, boxes, width, height, classes, strides)
     return answer_model(
@@ -66,8 +66,7 @@ def constant_model(
         answer,
         width=width,
         height=height,
-        declared=_dynamic_shape(layout, answer) if dynamic else None,
-        dynamic=dynamic,
+        open_axis=_rows_axis(layout) if dynamic else None,
         metadata=metadata,
     )
 
@@ -78,11 +77,13 @@ def answer_model(
     *,
     width: int = 64,
     height: int = 64,
-    declared: Optional[Sequence[object]] = None,
-    dynamic: bool = False,
+    open_axis: Optional[int] = None,
     metadata: Optional[Dict[str, str]] = None,
 ) -> Path:
-    """Write a model that says just ``answer`` (float32, without the batch axis), right or wrong."""
+    """Write a model that says just ``answer`` (float32, without the batch axis), right or wrong.
+
+    With ``open_axis`` the input is dynamic, and so is this axis of the output.
+    """
     nodes = [
         helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=1),
         helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
@@ -94,8 +95,8 @@ def answer_model(
         "one_each": np.ones(answer.ndim + 1, np.int64),
         "answer": np.asarray(answer, np.float32)[None],
     }
-    shape = declared or (1, *answer.shape)
-    return _save(path, nodes, constants, _input_shape(width, height, dynamic), shape, metadata)
+    shape = (1, *answer.shape)
+    return _save(path, nodes, constants, (width, height), shape, open_axis, metadata)
 
 
 def spot_model(
@@ -120,8 +121,8 @@ def spot_model(
         **_layout_constants(layout, empty, width, height),
     }
     nodes = _score_nodes() + (_top_nodes() if layout == "end2end" else _grid_nodes(layout))
-    shape = _dynamic_shape(layout, empty) if dynamic else (1, *empty.shape)
-    return _save(path, nodes, constants, _input_shape(width, height, dynamic), shape, metadata)
+    open_axis = _rows_axis(layout) if dynamic else None
+    return _save(path, nodes, constants, (width, height), (1, *empty.shape), open_axis, metadata)
 
 
 def picture_with_spots(
@@ -329,29 +330,52 @@ def _spot_boxes(layout: str, width: int, height: int) -> "np.ndarray":
     return np.asarray(rows, np.float32)
 
 
-def _input_shape(width: int, height: int, dynamic: bool) -> Tuple[object, ...]:
-    return ("batch", 3, "height", "width") if dynamic else (1, 3, height, width)
+def _rows_axis(layout: str) -> int:
+    return 2 if layout in _CELLS_LAST else 1
 
 
-def _dynamic_shape(layout: str, answer: "np.ndarray") -> Tuple[object, ...]:
-    rows, columns = answer.shape
-    return ("batch", rows, "anchors") if layout in _CELLS_LAST else ("batch", "anchors", columns)
+def _open(axis: int, rows: int) -> Tuple[List[onnx.NodeProto], Dict[str, "np.ndarray"]]:
+    """From ``output`` to ``opened``: the same, but nobody can tell its size beforehand."""
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["level"], axes=[0, 1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["level", "none"], ["null"]),
+        helper.make_node("Cast", ["null"], ["null_rows"], to=TensorProto.INT64),
+        helper.make_node("Add", ["null_rows", "all_rows"], ["end"]),
+        helper.make_node("Slice", ["output", "start", "end", "axis"], ["opened"]),
+    ]
+    constants = {
+        "none": np.array(0.0, np.float32),
+        "all_rows": np.array([rows]),
+        "start": np.array([0]),
+        "axis": np.array([axis]),
+    }
+    return nodes, constants
 
 
 def _save(
     path: Path,
-    nodes: Sequence[onnx.NodeProto],
+    nodes: List[onnx.NodeProto],
     constants: Dict[str, "np.ndarray"],
-    input_shape: Sequence[object],
-    output_shape: Sequence[object],
+    size: Tuple[int, int],
+    output_shape: Sequence[int],
+    open_axis: Optional[int],
     metadata: Optional[Dict[str, str]],
 ) -> Path:
+    width, height = size
+    input_shape: List[object] = [1, 3, height, width]
+    declared: List[object] = list(output_shape)
+    name = "output"
+    if open_axis is not None:
+        input_shape = ["batch", 3, "height", "width"]
+        more_nodes, more_constants = _open(open_axis, output_shape[open_axis])
+        nodes, constants, name = nodes + more_nodes, {**constants, **more_constants}, "opened"
+        declared[0], declared[open_axis] = "batch", "anchors"
     graph = helper.make_graph(
         nodes,
         "detector",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, list(input_shape))],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, list(output_shape))],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, input_shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, declared)],
+        [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)])
     model.ir_version = _IR_VERSION
