@@ -344,7 +344,7 @@ class LedgerFile:
             self._store = None
 
 
-def resolve(path: Optional[Path], environ: Mapping[str, str]) -> Path:
+def ledger_path(path: Optional[Path], environ: Mapping[str, str]) -> Path:
     """Where the ledger lies: as configured, or in the service's or the user's state folder."""
     if path is not None:
         return path

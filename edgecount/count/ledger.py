@@ -39,7 +39,7 @@ from edgecount.count._file import (
     Restored,
     Roll,
     bytes_written,
-    resolve,
+    ledger_path,
 )
 from edgecount.count._store import MetaValue, is_outward
 from edgecount.count._ulid import IdFactory
@@ -47,6 +47,8 @@ from edgecount.count.totals import CameraTotals, CounterKey, PlaceTotals
 from edgecount.errors import LedgerError
 from edgecount.records import Aggregate, CountEvent, LineTotals
 from edgecount.timezones import zone
+
+__all__ = ["Ledger", "ledger_path"]
 
 Clock = Callable[[], float]
 OnEvents = Callable[[List[CountEvent]], None]
@@ -140,7 +142,7 @@ class Ledger:
             clock: Wall clock, UTC seconds since 1970.
             monotonic: Clock for intervals, seconds.
         """
-        path = resolve(settings.path, os.environ) if settings.enabled else None
+        path = ledger_path(settings.path, os.environ) if settings.enabled else None
         file = LedgerFile(path, clock) if path is not None else None
         ledger = Ledger(
             file, settings, outbox=outbox, timezone=timezone, clock=clock, monotonic=monotonic
