@@ -1,9 +1,10 @@
 """Frames per second, and how steady they are. Pure: the caller brings the clock."""
 
+import bisect
 import math
 import threading
 from collections import deque
-from typing import Deque, List, Optional, Sequence, Tuple
+from typing import Deque, List, Optional, Sequence
 
 _SLICE_S = 1.0
 _SLICES = 10
@@ -63,19 +64,16 @@ class RateMeter:
 
 
 def _slice_rate(ticks: Sequence[float], start: float) -> float:
-    before, inside = _split(ticks, start)
-    if not inside:
+    """Ticks in the slice that begins after ``start``, per second.
+
+    Measured from the last tick before the slice to its last one, where there is one before.
+    """
+    first = bisect.bisect_right(ticks, start)
+    end = bisect.bisect_right(ticks, start + _SLICE_S)
+    if first == end:
         return 0.0
-    if before is None:
-        return len(inside) / _SLICE_S
-    return len(inside) / (inside[-1] - before) if inside[-1] > before else 0.0
-
-
-def _split(ticks: Sequence[float], start: float) -> Tuple[Optional[float], List[float]]:
-    """The last tick up to ``start``, and the ticks of the slice that begins there."""
-    before = [t for t in ticks if t <= start]
-    inside = [t for t in ticks if start < t <= start + _SLICE_S]
-    return (before[-1] if before else None), inside
+    seconds = ticks[end - 1] - ticks[first - 1] if first else _SLICE_S
+    return (end - first) / seconds if seconds > 0.0 else 0.0
 
 
 def _variation(values: Sequence[float]) -> float:
