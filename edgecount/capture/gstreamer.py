@@ -23,7 +23,7 @@ from edgecount.capture._live import LiveCapture
 from edgecount.capture._rtsp_probe import Cause
 from edgecount.config import Strict
 from edgecount.errors import ConfigError, SourceError
-from edgecount.redact import mask_url
+from edgecount.redact import MASK, mask_url
 
 _PREFIX = "gst:"
 Codec = Literal["h264", "h265", "mjpeg"]
@@ -82,7 +82,7 @@ def create(
 ) -> LiveCapture:
     """A source that runs the pipeline in ``source``, or one built for the camera it names."""
     pipeline = pipeline_for(source, options)
-    label = mask_url(source)
+    label = _masked(source)
 
     def connect() -> GuardedCapture:
         return _connect(pipeline, source, options)
@@ -113,7 +113,7 @@ def pipeline_for(source: str, options: Options) -> str:
             fps=options.fps,
         )
     raise ConfigError(
-        f"{mask_url(source)!r} is nothing to build a GStreamer pipeline for: give "
+        f"{_masked(source)!r} is nothing to build a GStreamer pipeline for: give "
         "gst:<pipeline>, an rtsp:// URL or usb:0"
     )
 
@@ -186,6 +186,11 @@ def _decode(decoder: Decoder, codec: Codec) -> str:
     return f"{element} ! videoconvert"
 
 
+def _masked(source: str) -> str:
+    """The source without the passwords of its URLs and of rtspsrc's properties."""
+    return re.sub(r"(user-pw\s*=\s*)(\"[^\"]*\"|\S+)", rf"\1{MASK}", mask_url(source))
+
+
 def _checked(pipeline: str) -> str:
     if not re.search(r"!\s*appsink\b[^!]*$", pipeline):
         raise ConfigError(
@@ -200,7 +205,7 @@ def _connect(pipeline: str, source: str, options: Options) -> GuardedCapture:
     prepare_opencv()
     if not has_gstreamer():
         raise SourceError(
-            f"cannot open {mask_url(source)}: this OpenCV ({cv2.__version__}) was built without "
+            f"cannot open {_masked(source)}: this OpenCV ({cv2.__version__}) was built without "
             "GStreamer. Use the system's: apt install python3-opencv (JetPack has it), uninstall "
             "opencv-python-headless, and make the environment with --system-site-packages",
             retry=False,
@@ -214,7 +219,7 @@ def _connect(pipeline: str, source: str, options: Options) -> GuardedCapture:
     if not capture.isOpened():
         capture.release()
         raise SourceError(
-            f"cannot open {mask_url(source)}: GStreamer cannot start the pipeline, or it gave no "
+            f"cannot open {_masked(source)}: GStreamer cannot start the pipeline, or it gave no "
             f"picture for {options.open_timeout_s:g} s. Try it with gst-launch-1.0, which says "
             "what is missing or fails (gst-inspect-1.0 nvv4l2decoder: is this a Jetson?)"
         )
