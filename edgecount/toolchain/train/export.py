@@ -76,7 +76,10 @@ def export_onnx(model: nn.Module, path: Path, size: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.onnx"
         _trace(folded, draft, size)
-        graph = onnxslim.slim(onnx.load(str(draft)))
+        graph = onnx.load(str(draft))
+    _name_nodes(graph)
+    _fix_reshapes(graph, model(torch.zeros(1, 3, 64, 64)).shape[1])
+    graph = onnxslim.slim(graph)
     onnx.checker.check_model(graph)
     worst = max(_difference(model, graph, n, s) for n, s in ((1, size), (2, size + 64)))
     if not worst < TOLERANCE:
@@ -100,6 +103,23 @@ def _trace(model: nn.Module, path: Path, size: int) -> None:
             opset_version=OPSET,
             dynamo=False,
         )
+
+
+def _name_nodes(graph: Any) -> None:
+    """``/neck/out4/Concat`` becomes ``neck.out4.Concat``, as the parameters are called."""
+    for node in graph.graph.node:
+        node.name = node.name.strip("/").replace("/", ".")
+
+
+def _fix_reshapes(graph: Any, channels: int) -> None:
+    """Flatten (N, channels, H, W) with a constant shape; the tracer computes it each time."""
+    from onnx import numpy_helper
+
+    shape = numpy_helper.from_array(np.array([0, channels, -1], np.int64), "head.flat_shape")
+    graph.graph.initializer.append(shape)
+    for node in graph.graph.node:
+        if node.op_type == "Reshape":
+            node.input[1] = shape.name
 
 
 def _difference(model: nn.Module, graph: Any, batch: int, size: int) -> float:
