@@ -99,12 +99,14 @@ class LineSettings(Strict):
     start: Point = Field(alias="from", description="Normalised x, y.")
     end: Point = Field(alias="to", description="Normalised x, y.")
     band: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
-        0.01,
-        description="Half width of the hysteresis band, as a fraction of the picture's diagonal.",
+        0.005,
+        description="A crossing counts only once the far side is this far away, as a fraction "
+        "of the picture's diagonal: jitter on the line is no crossing.",
     )
     return_s: Seconds = Field(
-        1.0,
-        description="Who comes back within this time, seconds, has not crossed (A→B→A cancels).",
+        1.2,
+        description="Who comes back over the line within this time, seconds, has not crossed "
+        "(A→B→A cancels); a crossing is reported when it is over.",
     )
 
     @model_validator(mode="after")

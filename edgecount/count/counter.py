@@ -39,7 +39,7 @@ class Rules:
     """
 
     stitch: StitchRules = field(default_factory=StitchRules)
-    hold_s: float = 0.5
+    hold_s: float = 0.8
 
     @staticmethod
     def for_perfect_tracks() -> "Rules":
@@ -74,7 +74,7 @@ class CameraCounter:
         self._zone_names = [zone.name for zone in zones]
         self._lines = LineCounter(lines, _FIRST_CAPACITY)
         self._zones = ZoneCounter(zones, _FIRST_CAPACITY)
-        self._roster = Roster(self._rules.stitch, _FIRST_CAPACITY)
+        self._roster = self._new_roster(_FIRST_CAPACITY)
         self._canvas = Canvas(1, 1)
         self._info: Optional[FrameInfo] = None
         self._visible = 0
@@ -107,11 +107,13 @@ class CameraCounter:
         rows = self._roster.rows(tracks.ids)
         known = rows >= 0
         found = self._advance(
-            self._roster.move(rows[known], points[known], sizes[known], info.time, info.ts)
+            self._roster.move(rows[known], points[known], sizes[known], info.time)
         )
         if not known.all():
             found.add(self._admit(tracks, np.flatnonzero(~known), points, sizes))
-        self._roster.end(tracks.ended)
+        if len(tracks.ended):
+            self._roster.end(tracks.ended)
+            self._roster.forget_stale(info.time)
         found.add(self._close(self._roster.overdue(info.time)))
         self._visible = int(np.count_nonzero(tracks.confirmed))
         return events + self._events(found)
@@ -119,7 +121,7 @@ class CameraCounter:
     def finish(self) -> List[CountEvent]:
         """The stream has ended: close every track. Returns what is certain because of it."""
         events = self._events(self._close(self._roster.used()))
-        self._roster = Roster(self._rules.stitch, self._roster.capacity)
+        self._roster = self._new_roster(self._roster.capacity)
         self._visible = 0
         return events
 
@@ -138,7 +140,10 @@ class CameraCounter:
         """State at the newest frame, by zone."""
         rows = self._present()
         time = self._info.time if self._info else 0.0
-        now, stays = self._zones.held(rows), self._zones.longest(rows, time)
+        now, stays = (
+            self._zones.count(self._roster.points(rows)),
+            self._zones.longest(rows, time),
+        )
         return {
             name: ZoneState(int(now[z]), entered, left, float(stays[z]))
             for z, (name, (entered, left)) in enumerate(
@@ -186,9 +191,7 @@ class CameraCounter:
         arrivals: Dict[int, List[Sighting]] = {}
         for n in fresh.tolist():
             track = int(tracks.ids[n])
-            self._roster.wait(
-                track, Sighting(self._info.time, self._info.ts, points[n], float(sizes[n]))
-            )
+            self._roster.wait(track, Sighting(self._info.time, points[n], float(sizes[n])))
             if tracks.confirmed[n]:
                 arrivals[track] = self._roster.waited(track)
         found = _Found()
@@ -210,7 +213,6 @@ class CameraCounter:
                 sighting.point[None],
                 np.array([sighting.size]),
                 sighting.time,
-                sighting.ts,
             )
         )
 
@@ -221,10 +223,13 @@ class CameraCounter:
     def _close(self, rows: Sequence[int]) -> "_Found":
         found = _Found()
         for row in rows:
-            last = self._roster.last(row)
-            found.add(_Found(self._lines.end(row), self._zones.end(row, last)))
+            last_time = self._roster.last_time(row)
+            found.add(_Found(self._lines.end(row), self._zones.end(row, last_time)))
             self._roster.close(row)
         return found
+
+    def _new_roster(self, capacity: int) -> Roster:
+        return Roster(self._rules.stitch, capacity)
 
     def _present(self) -> IndexArray:
         return self._roster.seen_since(self._info.time - self._rules.hold_s if self._info else 0.0)
@@ -234,11 +239,11 @@ class CameraCounter:
         if not found.crossings and not found.passages:
             return []
         assert self._info is not None
-        events = [self._line_event(c, self._info.index) for c in found.crossings]
-        events += [self._zone_event(p, self._info.index) for p in found.passages]
+        events = [self._line_event(c, self._info) for c in found.crossings]
+        events += [self._zone_event(p, self._info) for p in found.passages]
         return sorted(events, key=lambda e: (e.ts, e.track))
 
-    def _line_event(self, crossing: Crossing, frame: int) -> CountEvent:
+    def _line_event(self, crossing: Crossing, info: FrameInfo) -> CountEvent:
         column = 0 if crossing.sign > 0 else 1
         self._line_totals[crossing.line, column] += 1
         return CountEvent(
@@ -246,12 +251,12 @@ class CameraCounter:
             camera=self._camera,
             name=self._line_names[crossing.line],
             direction=("in", "out")[column],
-            track=self._roster.track(crossing.row),
-            frame=frame,
-            ts=crossing.ts,
+            track=int(self._roster.ids[crossing.row]),
+            frame=info.index,
+            ts=_wall_clock(crossing.time, info),
         )
 
-    def _zone_event(self, passage: Passage, frame: int) -> CountEvent:
+    def _zone_event(self, passage: Passage, info: FrameInfo) -> CountEvent:
         column = 0 if passage.entered else 1
         self._zone_totals[passage.zone, column] += 1
         return CountEvent(
@@ -259,9 +264,9 @@ class CameraCounter:
             camera=self._camera,
             name=self._zone_names[passage.zone],
             direction=("entered", "left")[column],
-            track=self._roster.track(passage.row),
-            frame=frame,
-            ts=passage.ts,
+            track=int(self._roster.ids[passage.row]),
+            frame=info.index,
+            ts=_wall_clock(passage.time, info),
             dwell_s=passage.dwell_s,
         )
 
@@ -280,6 +285,11 @@ class _Found:
     def add(self, other: "_Found") -> None:
         self.crossings += other.crossings
         self.passages += other.passages
+
+
+def _wall_clock(time: float, info: FrameInfo) -> float:
+    """UTC of a stream time, by the clock as it is set now."""
+    return time + (info.ts - info.time)
 
 
 def _sizes(boxes: Float32Array) -> FloatArray:

@@ -1,12 +1,12 @@
 """Who is followed: one row per person, held across short losses of the track.
 
-Detectors flicker and trackers start new tracks for people they have lost. Counting starts
-from nothing with a new id, and a crossing made between the two would be missed. So a new
-track that begins where a lost one should be by now takes over its row (*stitching*), and
-the gap between them is part of its way.
+*Stitching.* Detectors flicker and trackers start new tracks for people they have lost.
+Counting would start from nothing with a new id, and a crossing made between the two would
+be missed. So a new track that begins where a lost one should be by now takes over its row,
+and the gap between them is part of its way.
 
-Tentative tracks get no row. Their sightings wait in a list and are replayed when the track
-is confirmed, so a false detection never disturbs anybody's state.
+*Tentative tracks* get no row. Their sightings wait in a list and are replayed when the
+track is confirmed, so a false detection never disturbs anybody's state.
 """
 
 from dataclasses import dataclass
@@ -26,46 +26,37 @@ T = TypeVar("T", bound=np.generic)
 
 
 class Sighting(NamedTuple):
-    """One track in one frame: stream time, wall-clock time, (2,) anchor and size.
+    """One track in one frame: stream time in seconds, (2,) anchor and size.
 
     Anchor and size (the geometric mean of width and height) are in diagonal units.
     """
 
     time: float
-    ts: float
     point: FloatArray
     size: float
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Where N tracks went between their last sighting and this one.
+    """One step of N tracks on their ways.
 
     Attributes:
         rows: (N,) rows in the roster, each once.
-        start: (N, 2) last anchors, diagonal units.
-        end: (N, 2) anchors now.
-        start_time: (N,) stream time of the last sighting, seconds.
-        start_ts: (N,) its wall-clock time.
-        time: Stream time now.
-        ts: Wall-clock time now.
+        start: (N, 2) where their ways ended so far, diagonal units.
+        end: (N, 2) where they end now.
+        start_time: (N,) stream time at ``start``, seconds.
+        end_time: Stream time at ``end``.
     """
 
     rows: IndexArray
     start: FloatArray
     end: FloatArray
     start_time: FloatArray
-    start_ts: FloatArray
-    time: float
-    ts: float
+    end_time: float
 
     def time_at(self, n: int, fraction: float) -> float:
-        """Stream time at a fraction of the way of track ``n``."""
-        return float(self.start_time[n] + fraction * (self.time - self.start_time[n]))
-
-    def ts_at(self, n: int, fraction: float) -> float:
-        """Wall-clock time at a fraction of the way of track ``n``."""
-        return float(self.start_ts[n] + fraction * (self.ts - self.start_ts[n]))
+        """Stream time at a fraction of the step of track ``n``."""
+        return float(self.start_time[n] + fraction * (self.end_time - self.start_time[n]))
 
 
 @dataclass(frozen=True)
@@ -87,54 +78,40 @@ class StitchRules:
     velocity_tau_s: float = 0.5
 
 
-_ROW = np.dtype(
-    [
-        ("id", np.int64),
-        ("used", np.bool_),
-        ("ended", np.bool_),
-        ("point", np.float64, (2,)),
-        ("velocity", np.float64, (2,)),
-        ("size", np.float64),
-        ("time", np.float64),
-        ("ts", np.float64),
-        ("born", np.float64),
-    ]
-)
-
-
 class Roster:
-    """Rows for confirmed tracks, a waiting list for tentative ones."""
+    """Rows for confirmed tracks, a waiting list for tentative ones.
+
+    Args:
+        rules: When tracks are stitched.
+        capacity: Rows to begin with; it doubles on demand.
+    """
 
     def __init__(self, rules: StitchRules, capacity: int) -> None:
         self._rules = rules
         self._row_of: Dict[int, int] = {}
         self._tentative: Dict[int, List[Sighting]] = {}
-        self._table = np.zeros(capacity, _ROW)
+        self.ids = np.zeros(capacity, np.int64)
+        self._used = np.zeros(capacity, np.bool_)
+        self._ended = np.zeros(capacity, np.bool_)
+        self._born = np.zeros(capacity)
+        self._size = np.zeros(capacity)
+        self._velocity = np.zeros((capacity, 2))
+        self._point = np.zeros((capacity, 2))
+        self._time = np.zeros(capacity)
 
     def __len__(self) -> int:
         """Number of people followed: rows in use and tentative tracks."""
-        return int(self._table["used"].sum()) + len(self._tentative)
+        return int(self._used.sum()) + len(self._tentative)
 
     @property
     def capacity(self) -> int:
-        """Number of rows; it grows with demand."""
-        return len(self._table)
+        """Number of rows."""
+        return len(self._used)
 
     def rows(self, ids: "NDArray[np.int64]") -> IndexArray:
         """(N,) rows of track ids, -1 where an id has none."""
         row_of = self._row_of
         return np.array([row_of.get(i, -1) for i in ids.tolist()], np.intp)
-
-    def track(self, row: int) -> int:
-        """Id of the track that holds a row, or held it last."""
-        return int(self._table["id"][row])
-
-    def last(self, row: int) -> Sighting:
-        """The latest sighting of a row."""
-        entry = self._table[row]
-        return Sighting(
-            float(entry["time"]), float(entry["ts"]), entry["point"].copy(), float(entry["size"])
-        )
 
     def wait(self, track: int, sighting: Sighting) -> None:
         """Remember a sighting of a tentative track."""
@@ -172,23 +149,13 @@ class Roster:
                 placed[track] = (self._open(track, sighting), False)
         return placed
 
-    def move(
-        self, rows: IndexArray, points: FloatArray, sizes: FloatArray, time: float, ts: float
-    ) -> Motion:
-        """Record the sightings of rows, each once, and return the ways they went."""
-        table = self._table
-        old = table[rows]
-        motion = Motion(rows, old["point"], points, old["time"], old["ts"], time, ts)
-        elapsed = np.maximum(time - old["time"], _LEAST_STEP_S)[:, None]
-        # A young track's velocity is its mean velocity so far.
-        age = np.maximum(time - old["born"], _LEAST_STEP_S)[:, None]
-        weight = np.maximum(-np.expm1(-elapsed / self._rules.velocity_tau_s), elapsed / age)
-        velocity = old["velocity"]
-        table["velocity"][rows] = velocity + weight * ((points - old["point"]) / elapsed - velocity)
-        table["point"][rows] = points
-        table["size"][rows] = sizes
-        table["time"][rows] = time
-        table["ts"][rows] = ts
+    def move(self, rows: IndexArray, points: FloatArray, sizes: FloatArray, time: float) -> Motion:
+        """Record the sightings of rows, each once, and return the steps of their ways."""
+        motion = Motion(rows, self._point[rows], points, self._time[rows], time)
+        self._note_velocity(motion)
+        self._point[rows] = points
+        self._time[rows] = time
+        self._size[rows] = sizes
         return motion
 
     def end(self, ids: "NDArray[np.int64]") -> None:
@@ -197,28 +164,35 @@ class Roster:
             self._tentative.pop(track, None)
             row = self._row_of.pop(track, None)
             if row is not None:
-                self._table["ended"][row] = True
+                self._ended[row] = True
 
     def seen_since(self, time: float) -> IndexArray:
         """Rows with a sighting at or after a time."""
-        return np.flatnonzero(self._table["used"] & (self._table["time"] >= time))
+        return np.flatnonzero(self._used & (self._time >= time))
 
     def overdue(self, time: float) -> List[int]:
         """Rows that nobody can take over any more."""
-        table = self._table
-        patience = np.where(table["ended"], self._rules.gap_s, _FORGOTTEN_S)
-        rows: List[int] = np.flatnonzero(table["used"] & (time - table["time"] > patience)).tolist()
+        patience = np.where(self._ended, self._rules.gap_s, _FORGOTTEN_S)
+        rows: List[int] = np.flatnonzero(self._used & (time - self._time > patience)).tolist()
         return rows
+
+    def points(self, rows: IndexArray) -> FloatArray:
+        """(N, 2) newest anchors of rows, diagonal units."""
+        return self._point[rows]
+
+    def last_time(self, row: int) -> float:
+        """Stream time of a row's newest sighting."""
+        return float(self._time[row])
 
     def used(self) -> List[int]:
         """All rows in use."""
-        rows: List[int] = np.flatnonzero(self._table["used"]).tolist()
+        rows: List[int] = np.flatnonzero(self._used).tolist()
         return rows
 
     def close(self, row: int) -> None:
-        """Free a row."""
-        self._row_of.pop(self.track(row), None)
-        self._table["used"][row] = False
+        """Free a row; ``ids`` still tells who held it, until it is used again."""
+        self._row_of.pop(int(self.ids[row]), None)
+        self._used[row] = False
 
     def forget_stale(self, time: float) -> None:
         """Drop tentative tracks that were neither confirmed nor ended for long."""
@@ -226,51 +200,60 @@ class Roster:
         for track in stale:
             del self._tentative[track]
 
+    def _note_velocity(self, motion: Motion) -> None:
+        rows, time = motion.rows, motion.end_time
+        elapsed = np.maximum(time - motion.start_time, _LEAST_STEP_S)
+        # A young track's velocity is its mean velocity so far.
+        age = np.maximum(time - self._born[rows], _LEAST_STEP_S)
+        weight = np.maximum(-np.expm1(elapsed / -self._rules.velocity_tau_s), elapsed / age)
+        velocity = self._velocity[rows]
+        step = (motion.end - motion.start) / elapsed[:, None]
+        self._velocity[rows] = velocity + weight[:, None] * (step - velocity)
+
     def _lost_near(self, sighting: Sighting) -> List[Tuple[int, float]]:
         """Rows that the sighting may continue, each with its distance in sizes."""
-        rules, table = self._rules, self._table
-        gap = sighting.time - table["time"]
-        rows = np.flatnonzero(table["used"] & (gap > 0.0) & (gap <= rules.gap_s))
-        if not len(rows):
-            return []
-        lost, gap = table[rows], gap[rows]
-        expected = lost["point"] + lost["velocity"] * gap[:, None]
+        rules = self._rules
+        gaps = sighting.time - self._time
+        rows = np.flatnonzero(self._used & (gaps > 0.0) & (gaps <= rules.gap_s))
+        gap, size = gaps[rows], np.maximum(self._size[rows], sighting.size)
+        expected = self._point[rows] + self._velocity[rows] * gap[:, None]
         way = sighting.point - expected
-        size = np.maximum(lost["size"], sighting.size)
         distance = np.hypot(way[:, 0], way[:, 1]) / size
-        ratio = size / np.minimum(lost["size"], sighting.size)
+        ratio = size / np.minimum(self._size[rows], sighting.size)
         near = (distance <= rules.reach + rules.reach_per_s * gap) & (ratio <= rules.size_ratio)
         return [(int(row), float(d)) for row, d in zip(rows[near], distance[near])]
 
     def _hand_over(self, row: int, track: int) -> None:
-        self._row_of.pop(self.track(row), None)
+        self._row_of.pop(int(self.ids[row]), None)
         self._row_of[track] = row
-        self._table["id"][row] = track
-        self._table["ended"][row] = False
+        self.ids[row] = track
+        self._ended[row] = False
 
     def _open(self, track: int, first: Sighting) -> int:
-        free = np.flatnonzero(~self._table["used"])
-        if not len(free):
-            free = np.arange(self.capacity, 2 * self.capacity)
-            self._table = grown(self._table, 2 * self.capacity)
-        row = int(free[0])
+        free = np.flatnonzero(~self._used)
+        row = int(free[0]) if len(free) else self._double()
         self._row_of[track] = row
-        self._table[row] = (
-            track,
-            True,
-            False,
-            first.point,
-            (0.0, 0.0),
-            first.size,
-            first.time,
-            first.ts,
-            first.time,
-        )
+        self.ids[row] = track
+        self._used[row] = True
+        self._ended[row] = False
+        self._born[row] = first.time
+        self._size[row] = first.size
+        self._velocity[row] = 0.0
+        self._point[row] = first.point
+        self._time[row] = first.time
+        return row
+
+    def _double(self) -> int:
+        """Make room; returns the first new row."""
+        row = self.capacity
+        self.ids = doubled(self.ids)
+        self._used, self._ended = doubled(self._used), doubled(self._ended)
+        self._size, self._born = doubled(self._size), doubled(self._born)
+        self._velocity = doubled(self._velocity)
+        self._point, self._time = doubled(self._point), doubled(self._time)
         return row
 
 
-def grown(table: "NDArray[T]", capacity: int) -> "NDArray[T]":
-    """A copy with room for ``capacity`` rows, the new ones zero."""
-    result = np.zeros((capacity, *table.shape[1:]), table.dtype)
-    result[: len(table)] = table
-    return result
+def doubled(table: "NDArray[T]") -> "NDArray[T]":
+    """A copy with twice the rows, the new ones zero."""
+    return np.concatenate((table, np.zeros_like(table)))
