@@ -35,7 +35,9 @@ class Reader:
     def __init__(self, path: Path) -> None:
         """Open ``path`` for reading. Raises ``sqlite3.Error`` where there is no such file."""
         self.path = path
-        self._connection = _connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        # Not mode=ro: after a power cut the first who comes must recover the write-ahead log.
+        self._connection = _connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
+        self._connection.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:
         """Close the connection."""

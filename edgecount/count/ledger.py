@@ -104,7 +104,8 @@ class Ledger:
         self._sampler = Sampler()
         # Entries and exits of places that are in no minute's figures yet.
         self._unrolled: Dict[str, LineTotals] = {}
-        # Numbered events that are not in the file: none, unless it cannot be written.
+        # Events that are not in the file, numbered when somebody first tried to write them.
+        # Up to _seq they were given out all the same, because it cannot be written.
         self._homeless: List[CountEvent] = []
         self._seq = 0
         self._acknowledged = 0
@@ -271,7 +272,7 @@ class Ledger:
         events = self._file.read(after, limit) if self._file else []
         with self._changed:
             newest = events[-1].seq if events else after
-            held = [e for e in self._homeless if e.seq > newest]
+            held = [e for e in self._homeless if newest < e.seq <= self._seq]
         return events + held[: limit - len(events)]
 
     def acknowledge(self, seq: int) -> None:
@@ -375,64 +376,75 @@ class Ledger:
 
     def _commit(self) -> None:
         """Number what is pending, write it, and tell the listener."""
+        usable = self._make_usable()
+        group, dirty = self._take()
+        saved = usable and self._save(group)
         with self._changed:
-            events = self._number(self._pending)
-            self._pending = []
-        saved = self._file is not None and self._save(self._file, events)
-        with self._changed:
-            if not saved:
-                self._homeless.extend(events)
-            if events:
-                self._seq = events[-1].seq
+            if saved:
+                self._homeless = []
+            else:
+                self._dirty.add(dirty)
+            fresh = [e for e in group.events if e.seq > self._seq]
+            if fresh:
+                self._seq = fresh[-1].seq
             self._limit_backlog()
-        if events:
-            self._on_committed(events)
+        if saved:
+            self._works()
+        if fresh:
+            self._on_committed(fresh)
 
-    def _number(self, events: Sequence[CountEvent]) -> List[CountEvent]:
-        return [
-            replace(event, id=self._ids.make(event.ts), seq=self._seq + n)
-            for n, event in enumerate(events, 1)
-        ]
-
-    def _save(self, file: LedgerFile, events: List[CountEvent]) -> bool:
-        """Write ``events`` and everything that is due. False: they must be kept in memory."""
-        if self._degraded and self._monotonic() < self._retry_at and not self._is_urgent():
-            return False
-        try:
-            self._write_or_replace(file, events)
-        except LedgerError as error:
-            self._degrade(str(error))
-            return False
-        self._homeless = []
-        self._works()
-        return True
-
-    def _write_or_replace(self, file: LedgerFile, events: List[CountEvent]) -> None:
-        try:
-            self._write(file, events)
-        except DamagedError as error:
-            _log.error("ledger_replaced", reason=str(error))
-            self._begin_anew(error.unpublished)
-            self._write(file, events)
-
-    def _write(self, file: LedgerFile, events: List[CountEvent]) -> None:
-        if not file.is_open:
-            self._reopen(file)
+    def _take(self) -> Tuple[Group, "_Dirty"]:
+        """All that is to be written, as of one moment: totals are those of the events."""
         with self._changed:
+            self._homeless += [
+                replace(event, id=self._ids.make(event.ts), seq=self._seq + n)
+                for n, event in enumerate(self._pending, 1)
+            ]
+            self._pending = []
             dirty, self._dirty = self._dirty, _Dirty()
             group = Group(
-                events=self._homeless + events,
+                events=tuple(self._homeless),
                 totals={k: self._totals[k] for k in dirty.counters},
                 places={n: self._places[n] for n in dirty.places},
                 meta=dirty.meta,
                 unrolled={n: self._unrolled.get(n, _ZERO) for n in dirty.places},
             )
+        return group, dirty
+
+    def _make_usable(self) -> bool:
+        """Whether the file can be written to; opens it again where that is due."""
+        if self._file is None:
+            return False
+        if self._file.is_open:
+            return True
+        if self._degraded and self._monotonic() < self._retry_at and not self._is_urgent():
+            return False
         try:
-            self._write_group(file, group)
-        except LedgerError:
+            self._reopen(self._file)
+        except LedgerError as error:
+            self._degrade(str(error))
+            return False
+        return True
+
+    def _save(self, group: Group) -> bool:
+        """Write ``group`` to the file. False: it is not there, and must be kept."""
+        assert self._file is not None
+        try:
+            self._write_group(self._file, group)
+        except LedgerError as error:
+            self._trouble(error)
+            return False
+        return True
+
+    def _trouble(self, error: LedgerError) -> None:
+        """The file cannot be used; where it was damaged, a new one takes all that is known."""
+        self._degrade(str(error))
+        if isinstance(error, DamagedError):
+            _log.error("ledger_replaced", reason=str(error))
+            self._retry_at = 0.0
             with self._changed:
-                self._dirty.add(dirty)
-            raise
+                saved = [e for e in error.unpublished if e.seq > self._acknowledged]
+                self._homeless = saved + self._homeless
 
     def _write_group(self, file: LedgerFile, group: Group) -> None:
         mark = self._acknowledged
@@ -452,12 +464,6 @@ class Ledger:
         return mark != self._stored_mark and (
             self._is_urgent() or self._monotonic() >= self._mark_at
         )
-
-    def _begin_anew(self, unpublished: Sequence[CountEvent]) -> None:
-        """A new, empty file takes all that is known, and the events saved from the old one."""
-        with self._changed:
-            saved = [e for e in unpublished if e.seq > self._acknowledged]
-            self._homeless = saved + self._homeless
 
     def _reopen(self, file: LedgerFile) -> None:
         found = file.open()
@@ -485,7 +491,7 @@ class Ledger:
         try:
             periods = self._file.roll(Roll(minute, self._written_unrolled, seen, self._zone))
         except LedgerError as error:
-            self._degrade(str(error))
+            self._trouble(error)
             return
         self._forget_rolled()
         if minute >= CLOCK_IS_SET:
@@ -495,7 +501,7 @@ class Ledger:
     def _forget_rolled(self) -> None:
         with self._changed:
             for name, rolled in self._written_unrolled.items():
-                now = self._unrolled[name]
+                now = self._unrolled.get(name, _ZERO)
                 self._unrolled[name] = LineTotals(now.into - rolled.into, now.out - rolled.out)
         self._written_unrolled = {}
 
@@ -538,7 +544,7 @@ class Ledger:
                 chunk=_DELETE_CHUNK,
             )
         except LedgerError as error:
-            self._degrade(str(error))
+            self._trouble(error)
             return
         if deleted:
             with self._changed:
