@@ -37,7 +37,7 @@ def solve(rows: Int64Array, cols: Int64Array, costs: Int64Array, limit: int) -> 
         limit: Cost of leaving a row and a column unmatched, at most 2**16.
 
     Returns:
-        Rows and columns of the chosen pairs, by rising row.
+        Rows and columns of the chosen pairs, in no particular order.
     """
     if not len(rows):
         return rows, cols
@@ -51,8 +51,7 @@ def solve(rows: Int64Array, cols: Int64Array, costs: Int64Array, limit: int) -> 
         more = np.array(pairs, np.int64).reshape(-1, 2)
         chosen_rows = np.concatenate((chosen_rows, more[:, 0]))
         chosen_cols = np.concatenate((chosen_cols, more[:, 1]))
-    order = np.argsort(chosen_rows)
-    return chosen_rows[order], chosen_cols[order]
+    return chosen_rows, chosen_cols
 
 
 def _solve_components(

@@ -12,8 +12,8 @@ KALMAN = slice(0, _kalman.ROWS)
 EVIDENCE, SCORE, HIT_RATE = range(_kalman.ROWS, _kalman.ROWS + 3)
 REALS = _kalman.ROWS + 3
 
-ID, HITS, CONFIRMED, CLASS, UNSEEN_US = range(5)
-INTEGERS = 5
+ID, CONFIRMED, CLASS, UNSEEN_US = range(4)
+INTEGERS = 4
 
 _FIRST_CAPACITY = 64
 
@@ -22,9 +22,9 @@ class Table:
     """A growing table with one column per track.
 
     Attributes:
-        reals: (23, N) float32: 20 rows of ``_kalman``, then the sum of matched scores, the
-            newest score, and the running share of frames with a match.
-        integers: (5, N) int64: id, number of matches, confirmed (0 or 1), class,
+        reals: (23, N) float32: 20 rows of ``_kalman``, then the evidence, the newest
+            score, and the running share of frames with a match.
+        integers: (4, N) int64: id, confirmed (0 or 1), class,
             microseconds since the last match.
     """
 

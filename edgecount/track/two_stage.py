@@ -7,21 +7,21 @@ is a Kalman filter per box axis in seconds and in units of the box, so that it b
 at any frame rate and resolution.
 """
 
-from typing import Tuple
+from typing import NamedTuple, Tuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgecount.records import Detections, Float32Array, Int64Array, Tracks
+from edgecount.records import BoolArray, Detections, Float32Array, Int64Array, Tracks
 from edgecount.track import _kalman
 from edgecount.track._assignment import solve
-from edgecount.track._association import COST_ONE, CostWeights, find_pairs
+from edgecount.track._association import COST_ONE, CostWeights, Pairs, find_pairs
+from edgecount.track._score_levels import ScoreLevels
 from edgecount.track._table import (
     CLASS,
     CONFIRMED,
     EVIDENCE,
     HIT_RATE,
-    HITS,
     ID,
     KALMAN,
     SCORE,
@@ -29,32 +29,51 @@ from edgecount.track._table import (
     Table,
 )
 
+_NONE: Int64Array = np.zeros(0, np.int64)
+_ONE, _HALF = np.float32(1), np.float32(0.5)
+_BODY_ASPECT, _ASPECT_SPAN = np.float32(0.45), np.float32(0.3)  # width / height: body, to head
+_HIT_RATE_STEP = np.float32(0.2)
+_LEAST_FOR_MEDIAN = 3
+
 
 class Options(BaseModel):
-    """Options of the two-stage tracker. Sizes are in units of the box, times in seconds."""
+    """Options of the two-stage tracker. Lengths are in units of the box, times in seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    low_score: float = Field(0.1, ge=0, le=1, description="detections below are ignored")
-    high_score: float = Field(0.5, ge=0, le=1, description="detections from here match first")
-    birth_score: float = Field(0.6, ge=0, le=1, description="a track starts from this score")
-    confirm_evidence: float = Field(
-        1.8, gt=0, description="a track is confirmed when its scores sum up to this"
+    low: float = Field(0.1, ge=0, le=1, description="detections of a lower score are ignored")
+    high: float = Field(
+        0.35, ge=0, le=1, description="the detector's own threshold: from here a track may start"
     )
-    confirm_hits: int = Field(3, ge=1, description="... or when it was matched so often")
+    high_share: float = Field(
+        0.15, ge=0, lt=1, description="this share of matched scores is low: matched second"
+    )
+    birth_share: float = Field(0.25, ge=0, lt=1, description="... and this share starts no track")
+    strong_share: float = Field(
+        0.35, ge=0, lt=1, description="... and this share is weak evidence of a person"
+    )
+    confirm_evidence: float = Field(
+        1.9, gt=0, description="a track is confirmed when its evidence sums up to this"
+    )
+    weak_evidence: float = Field(
+        0.1, ge=0, le=1, description="evidence of a weak detection; that of a strong one is 1"
+    )
     max_age: float = Field(1.5, gt=0, description="a track unseen for longer dies")
-    tentative_age: float = Field(0.2, ge=0, description="the same, before it is confirmed")
+    tentative_age: float = Field(0.1, ge=0, description="the same before it is confirmed")
     low_age: float = Field(
-        0.3, ge=0, description="a track unseen for longer takes no low-score detection"
+        0.3, ge=0, description="a track unseen for longer takes no low detection"
     )
     coast: float = Field(
         0.2, ge=0, description="a confirmed, unseen track is still given out so long, score 0"
     )
     coast_rate: float = Field(
-        0.5, ge=0, le=1, description="... if it was matched in this share of recent frames"
+        0.55, ge=0, le=1, description="... if it was matched in this share of recent frames"
     )
-    noise: float = Field(0.05, gt=0, description="standard deviation of a measured centre")
+    noise: float = Field(0.055, gt=0, description="standard deviation of a measured centre")
     size_noise: float = Field(0.08, gt=0, description="standard deviation of a measured size")
+    outlier: float = Field(
+        4.0, gt=0, description="a centre further off than this (squared deviations) counts less"
+    )
     acceleration: float = Field(
         0.15, gt=0, description="square root of the acceleration's density, body heights/s^1.5"
     )
@@ -66,15 +85,15 @@ class Options(BaseModel):
         5.0, ge=0, description="a body is 1 + this many heads high; heads are boxes near square"
     )
     gate: float = Field(2.5, gt=0, description="gate in standard deviations of the prediction")
-    gate_margin: float = Field(0.6, ge=0, description="... plus this share of the box")
+    gate_margin: float = Field(0.65, gt=0, description="... plus this share of the box")
     min_height_ratio: float = Field(0.5, ge=0, le=1, description="least ratio of heights")
     buffer: float = Field(0.1, ge=0, description="boxes grow so much on each side for the IoU")
     overlap_weight: float = Field(0.6, ge=0, description="cost of no overlap")
     distance_weight: float = Field(0.2, ge=0, description="cost of a centre on the gate's rim")
     height_weight: float = Field(0.5, ge=0, description="cost of unlike heights")
-    max_cost: float = Field(0.7, gt=0, le=1, description="dearer pairs are not matched: high")
-    max_cost_low: float = Field(0.6, gt=0, le=1, description="the same, low scores")
-    max_cost_tentative: float = Field(0.8, gt=0, le=1, description="the same, tentative tracks")
+    max_cost: float = Field(0.72, gt=0, le=1, description="dearer pairs are not matched: high")
+    max_cost_low: float = Field(0.6, gt=0, le=1, description="the same, low")
+    max_cost_tentative: float = Field(0.7, gt=0, le=1, description="the same, tentative tracks")
 
 
 def create(options: Options) -> "TwoStageTracker":
@@ -85,17 +104,21 @@ def create(options: Options) -> "TwoStageTracker":
 class _Seen:
     """The usable detections of a frame: (4, M) ``cx, cy, w, h``, scores and classes."""
 
-    def __init__(self, detections: Detections, low_score: float) -> None:
-        boxes = detections.boxes.T
-        lead, tail = boxes[:2], boxes[2:]
+    def __init__(self, detections: Detections, low: np.float32) -> None:
+        corners = detections.boxes.T
+        boxes: Float32Array = np.empty(corners.shape, np.float32)
         with np.errstate(invalid="ignore", over="ignore"):
-            size = tail - lead
-            state = np.concatenate(((lead + tail) * np.float32(0.5), size))
-            usable = (size > 0).all(axis=0) & np.isfinite(state).all(axis=0)
-            usable &= detections.scores >= np.float32(low_score)
-        self.boxes: Float32Array = state[:, usable]
-        self.scores: Float32Array = detections.scores[usable]
-        self.classes = detections.classes[usable]
+            np.subtract(corners[2:], corners[:2], out=boxes[2:])
+            np.add(corners[:2], _HALF * boxes[2:], out=boxes[:2])
+            # NaN fails both; an infinite corner has an infinite or undefined size
+            usable = (boxes[2:].min(axis=0) > 0) & (boxes.max(axis=0) < np.inf)
+            usable &= (boxes.min(axis=0) > -np.inf) & (detections.scores >= low)
+        self.boxes: Float32Array = boxes
+        self.scores = detections.scores
+        self.classes = detections.classes
+        if not usable.all():
+            self.boxes, self.scores = boxes[:, usable], self.scores[usable]
+            self.classes = self.classes[usable]
 
 
 class TwoStageTracker:
@@ -111,6 +134,9 @@ class TwoStageTracker:
             options.min_height_ratio,
         )
         self._table = Table()
+        self._scores = ScoreLevels(
+            options.high, (options.high_share, options.birth_share, options.strong_share)
+        )
         self._next_id = 1
 
     def reset(self) -> None:
@@ -119,118 +145,105 @@ class TwoStageTracker:
 
     def update(self, detections: Detections, dt: float) -> Tracks:
         """Advance by one frame; see :meth:`edgecount.track.base.Tracker.update`."""
-        seen = _Seen(detections, self._options.low_score)
-        dt = max(0.0, dt)
-        ended = self._advance(dt)
-        tracks, matched = self._match(seen)
-        self._correct(tracks, matched, seen)
-        self._found(matched, seen)
+        seen = _Seen(detections, np.float32(self._options.low))
+        high, birth, strong = self._scores.levels()
+        ended = self._advance(max(0.0, dt))
+        columns, matched = self._match(seen, high)
+        evidence = np.where(
+            seen.scores >= strong, np.float32(1), np.float32(self._options.weak_evidence)
+        )
+        if len(columns):
+            self._correct(columns, matched, seen, evidence)
+        good = seen.scores >= birth
+        good[matched] = False
+        born = good.nonzero()[0]
+        if len(born):
+            self._found(born, seen, evidence)
         return self._output(ended)
 
     def _advance(self, dt: float) -> Int64Array:
         """Predict all tracks; remove those unseen for too long and give their ids."""
         table, options = self._table, self._options
-        waited = table.integers[UNSEEN_US] > 0
-        table.integers[UNSEEN_US] += round(dt * 1e6)
         unseen = table.integers[UNSEEN_US]
+        missed = unseen > 0  # a track that was matched in the last frame lives at least to this one
+        unseen += round(dt * 1e6)
         tentative = table.integers[CONFIRMED] == 0
-        dead = (unseen > options.max_age * 1e6) | (
-            tentative & waited & (unseen > options.tentative_age * 1e6)
-        )
+        dead = tentative & missed & (unseen > _us(options.tentative_age))
+        dead |= unseen > _us(options.max_age)
         ended: Int64Array = table.integers[ID, dead]
         if len(ended):
             table.keep(~dead)
         state = table.reals[KALMAN]
-        _kalman.predict(state, dt, self._acceleration(state[2], state[3]), options.size_decay)
-        np.maximum(state[2:4], np.float32(1), out=state[2:4])
+        _kalman.predict(state, dt, self._acceleration(state[2:4]), options.size_decay)
+        np.maximum(state[2:4], _ONE, out=state[2:4])
         return ended
 
-    def _match(self, seen: _Seen) -> Tuple[Int64Array, Int64Array]:
-        """Columns of matched tracks, and the index of each one's detection."""
+    def _match(self, seen: _Seen, high: np.float32) -> Tuple[Int64Array, Int64Array]:
+        """Columns of the matched tracks, and the index of each one's detection."""
         table, options = self._table, self._options
+        if not len(table) or not len(seen.scores):
+            return _NONE, _NONE
         state = table.reals[KALMAN]
-        margin = np.float32(options.gate_margin) * state[2:4]
-        radii = np.float32(options.gate) * np.sqrt(state[8:10]) + margin
+        radii = np.float32(options.gate) * np.sqrt(state[8:10])
+        radii += np.float32(options.gate_margin) * state[2:4]
         pairs = find_pairs(state[:4], radii, seen.boxes, self._weights)
         confirmed = table.integers[CONFIRMED] != 0
-        fresh = confirmed & (table.integers[UNSEEN_US] <= options.low_age * 1e6)
-        high = seen.scores >= np.float32(options.high_score)
+        fresh = confirmed & (table.integers[UNSEEN_US] <= _us(options.low_age))
+        is_high = seen.scores >= high
+        free = _Free(np.ones(len(confirmed), np.bool_), np.ones(len(is_high), np.bool_))
         stages = (
-            (confirmed, high, options.max_cost),
-            (fresh, ~high, options.max_cost_low),
-            (~confirmed, high, options.max_cost_tentative),
+            _take(pairs, confirmed, is_high, options.max_cost, free),
+            _take(pairs, fresh, ~is_high, options.max_cost_low, free),
+            _take(pairs, ~confirmed, is_high, options.max_cost_tentative, free),
         )
-        free_tracks = np.ones(len(confirmed), np.bool_)
-        free_seen = np.ones(len(high), np.bool_)
-        chosen = []
-        for track_mask, seen_mask, max_cost in stages:
-            limit = round(max_cost * COST_ONE)
-            allowed = (track_mask & free_tracks)[pairs.tracks] & (seen_mask & free_seen)[pairs.seen]
-            allowed &= pairs.costs < limit
-            row, col = solve(
-                pairs.tracks[allowed], pairs.seen[allowed], pairs.costs[allowed], limit
-            )
-            free_tracks[row], free_seen[col] = False, False
-            chosen.append((row, col))
-        return (
-            np.concatenate([row for row, _ in chosen]),
-            np.concatenate([col for _, col in chosen]),
-        )
+        columns, matched = zip(*stages)
+        return np.concatenate(columns), np.concatenate(matched)
 
-    def _correct(self, tracks: Int64Array, matched: Int64Array, seen: _Seen) -> None:
-        table, options = self._table, self._options
-        reals, integers = table.reals, table.integers
+    def _correct(
+        self, columns: Int64Array, matched: Int64Array, seen: _Seen, evidence: Float32Array
+    ) -> None:
+        """Give matched tracks their measurement."""
+        reals, integers = self._table.reals, self._table.integers
         boxes, scores = seen.boxes[:, matched], seen.scores[matched]
-        reals[KALMAN, tracks] = _kalman.update(reals[KALMAN, tracks], boxes, self._noise(boxes))
-        reals[SCORE, tracks] = scores
-        reals[EVIDENCE, tracks] += scores
-        reals[HIT_RATE] *= np.float32(0.8)
-        reals[HIT_RATE, tracks] += np.float32(0.2)
-        integers[UNSEEN_US, tracks] = 0
-        integers[HITS, tracks] += 1
-        integers[CLASS, tracks] = seen.classes[matched]
-        integers[CONFIRMED, tracks] |= (integers[HITS, tracks] >= options.confirm_hits) | (
-            reals[EVIDENCE, tracks] >= np.float32(options.confirm_evidence)
-        )
+        state = reals[KALMAN, columns]
+        noise = self._noise(boxes)
+        _discount_outliers(state, boxes, noise, np.float32(self._options.outlier))
+        reals[KALMAN, columns] = _kalman.update(state, boxes, noise)
+        reals[SCORE, columns] = scores
+        reals[EVIDENCE, columns] += evidence[matched]
+        reals[HIT_RATE] *= _ONE - _HIT_RATE_STEP
+        reals[HIT_RATE, columns] += _HIT_RATE_STEP
+        integers[UNSEEN_US, columns] = 0
+        integers[CLASS, columns] = seen.classes[matched]
+        self._scores.observe(scores[integers[CONFIRMED, columns] != 0])
+        integers[CONFIRMED] |= reals[EVIDENCE] >= np.float32(self._options.confirm_evidence)
 
-    def _found(self, matched: Int64Array, seen: _Seen) -> None:
-        """Start a track from each good detection that no track took."""
+    def _found(self, born: Int64Array, seen: _Seen, evidence: Float32Array) -> None:
+        """Start a track from each of the detections ``born``."""
         options = self._options
-        good = seen.scores >= np.float32(options.birth_score)
-        good[matched] = False
-        born = np.nonzero(good)[0]
-        if not len(born):
-            return
         reals, integers = self._table.append(len(born))
         boxes = seen.boxes[:, born]
+        speed = np.float32(options.speed) * self._body_height(boxes[2:])
+        size_speed = np.float32(options.size_speed) * boxes[3]
         reals[:4] = boxes
         reals[8:12] = self._noise(boxes)
-        speed = np.float32(options.speed) * self._unit(boxes[2], boxes[3])
-        size_speed = np.float32(options.size_speed) * boxes[3]
         reals[16:18] = speed * speed
         reals[18:20] = size_speed * size_speed
-        reals[EVIDENCE] = reals[SCORE] = seen.scores[born]
+        reals[SCORE] = seen.scores[born]
+        reals[EVIDENCE] = evidence[born]
         integers[ID] = np.arange(self._next_id, self._next_id + len(born))
-        integers[HITS] = 1
         integers[CLASS] = seen.classes[born]
-        integers[CONFIRMED] = (options.confirm_hits <= 1) | (
-            reals[EVIDENCE] >= np.float32(options.confirm_evidence)
-        )
+        integers[CONFIRMED] = reals[EVIDENCE] >= np.float32(options.confirm_evidence)
         self._next_id += len(born)
 
     def _output(self, ended: Int64Array) -> Tracks:
         options, integers, reals = self._options, self._table.integers, self._table.reals
         unseen = integers[UNSEEN_US]
-        shown = unseen == 0
-        coasting = (
-            (integers[CONFIRMED] != 0)
-            & (unseen <= options.coast * 1e6)
-            & (reals[HIT_RATE] >= np.float32(options.coast_rate))
-        )
-        shown = shown | coasting
-        integers = integers[:, shown]
-        reals = reals[:, shown]
-        half = reals[2:4] * np.float32(0.5)
+        shown = (integers[CONFIRMED] != 0) & (unseen <= _us(options.coast))
+        shown &= reals[HIT_RATE] >= np.float32(options.coast_rate)
+        shown |= unseen == 0
+        integers, reals = integers[:, shown], reals[:, shown]
+        half = _HALF * reals[2:4]
         return Tracks(
             ids=integers[ID],
             boxes=np.concatenate((reals[:2] - half, reals[:2] + half)).T,
@@ -240,20 +253,67 @@ class TwoStageTracker:
             ended=ended,
         )
 
-    def _unit(self, width: Float32Array, height: Float32Array) -> Float32Array:
-        """Estimate the height of the person's body in pixels: boxes near square are heads."""
-        squareness = np.clip((width / height - np.float32(0.45)) / np.float32(0.3), 0, 1)
-        one = np.float32(1)
-        unit: Float32Array = height * (one + np.float32(self._options.head_unit) * squareness)
-        return unit
+    def _body_height(self, sizes: Float32Array) -> Float32Array:
+        """Estimate how high the person's body is in pixels: boxes near square are heads."""
+        squareness = ((sizes[0] / sizes[1] - _BODY_ASPECT) / _ASPECT_SPAN).clip(0, 1)
+        height: Float32Array = sizes[1] * (_ONE + np.float32(self._options.head_unit) * squareness)
+        return height
 
-    def _acceleration(self, width: Float32Array, height: Float32Array) -> Float32Array:
-        move = np.float32(self._options.acceleration) * self._unit(width, height)
-        grow = np.float32(self._options.size_acceleration) * height
-        move, grow = move * move, grow * grow
-        return np.stack((move, move, grow, grow))
+    def _acceleration(self, sizes: Float32Array) -> Float32Array:
+        """Spectral density of each axis' acceleration, (4, N)."""
+        density: Float32Array = np.empty((4, sizes.shape[1]), np.float32)
+        density[:2] = np.float32(self._options.acceleration) * self._body_height(sizes)
+        density[2:] = np.float32(self._options.size_acceleration) * sizes[1]
+        density *= density
+        return density
 
     def _noise(self, boxes: Float32Array) -> Float32Array:
-        centre = np.float32(self._options.noise) * boxes[2:]
-        size = np.float32(self._options.size_noise) * boxes[2:]
-        return np.concatenate((centre * centre, size * size))
+        """Variance of each axis' measurement, (4, N)."""
+        noise: Float32Array = np.empty_like(boxes)
+        np.multiply(np.float32(self._options.noise), boxes[2:], out=noise[:2])
+        np.multiply(np.float32(self._options.size_noise), boxes[2:], out=noise[2:])
+        noise *= noise
+        return noise
+
+
+class _Free(NamedTuple):
+    """What is not matched yet."""
+
+    tracks: BoolArray
+    seen: BoolArray
+
+
+def _take(
+    pairs: Pairs, tracks: BoolArray, seen: BoolArray, max_cost: float, free: _Free
+) -> Tuple[Int64Array, Int64Array]:
+    """Match the given tracks and detections as far as they are free; note them as taken."""
+    limit = round(max_cost * COST_ONE)
+    allowed = (tracks & free.tracks)[pairs.tracks] & (seen & free.seen)[pairs.seen]
+    allowed &= pairs.costs < limit
+    if not allowed.any():
+        return _NONE, _NONE
+    columns, matched = solve(
+        pairs.tracks[allowed], pairs.seen[allowed], pairs.costs[allowed], limit
+    )
+    free.tracks[columns], free.seen[matched] = False, False
+    return columns, matched
+
+
+def _discount_outliers(
+    state: Float32Array, boxes: Float32Array, noise: Float32Array, limit: np.float32
+) -> None:
+    """Raise the noise of centres that lie further off than noise explains.
+
+    What all tracks have in common is the camera's motion and no outlier, so their median
+    is taken off first; with fewer than three tracks there is no telling.
+    """
+    count = boxes.shape[1]
+    if count < _LEAST_FOR_MEDIAN:
+        return
+    off = boxes[:2] - state[:2]
+    off -= np.sort(off, axis=1)[:, (count - 1) // 2, None]
+    noise[:2] *= np.maximum(off * off / ((state[8:10] + noise[:2]) * limit), _ONE)
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1e6)
