@@ -106,10 +106,11 @@ class CameraCounter:
         sizes = _sizes(tracks.boxes) / self._canvas.diagonal
         rows = self._roster.rows(tracks.ids)
         known = rows >= 0
-        found = self._advance(
-            self._roster.move(rows[known], points[known], sizes[known], info.time)
-        )
-        if not known.all():
+        if known.all():
+            found = self._advance(self._roster.move(rows, points, sizes, info.time))
+        else:
+            motion = self._roster.move(rows[known], points[known], sizes[known], info.time)
+            found = self._advance(motion)
             found.add(self._admit(tracks, np.flatnonzero(~known), points, sizes))
         if len(tracks.ended):
             self._roster.end(tracks.ended)
@@ -167,9 +168,9 @@ class CameraCounter:
 
     def _fit(self, info: FrameInfo) -> List[CountEvent]:
         """Follow a change of the picture's size; one of its shape ends all tracks."""
-        canvas = Canvas(info.width, info.height)
-        if canvas == self._canvas:
+        if (info.width, info.height) == (self._canvas.width, self._canvas.height):
             return []
+        canvas = Canvas(info.width, info.height)
         events = [] if canvas.same_shape(self._canvas) else self.finish()
         self._canvas = canvas
         self._lines.fit(canvas)

@@ -26,22 +26,20 @@ HEAD_BELOW_TOP = 0.065
 _HEIGHT_FRACTION = {"center": 0.5, "bottom": 1.0, "head": HEAD_BELOW_TOP}
 
 
-@dataclass(frozen=True)
 class Canvas:
-    """The size of a picture, in pixels."""
+    """The size of a picture.
 
-    width: int
-    height: int
+    Attributes:
+        width: In pixels.
+        height: In pixels.
+        diagonal: Length of the diagonal in pixels.
+        scale: What a normalised x and y are multiplied with to get diagonal units.
+    """
 
-    @property
-    def diagonal(self) -> float:
-        """Length of the diagonal in pixels."""
-        return hypot(self.width, self.height)
-
-    @property
-    def scale(self) -> Tuple[float, float]:
-        """What a normalised x and y are multiplied with to get diagonal units."""
-        return self.width / self.diagonal, self.height / self.diagonal
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self.diagonal = hypot(width, height)
+        self.scale = width / self.diagonal, height / self.diagonal
 
     def same_shape(self, other: "Canvas") -> bool:
         """Whether diagonal units mean the same in both (within a pixel of rounding)."""
@@ -111,41 +109,60 @@ class LineGeometry:
         return float(point @ self.along[line] - self.origins[line])
 
 
-def inside(points: FloatArray, polygon: FloatArray) -> MaskArray:
-    """Which of (N, 2) points lie in the polygon of (K, 2) corners, by the even-odd rule.
+class Polygons:
+    """Several polygons, asked together.
 
-    A point on the border may fall on either side; two polygons that share a side never
-    both hold it (each edge is half-open in y). Algorithm: W. R. Franklin, PNPOLY.
+    A point on a border may fall on either side; two polygons that share a side never both
+    hold it (each side is half-open in y). Algorithm: even-odd rule as in W. R. Franklin's
+    PNPOLY.
+
+    Args:
+        corners: For each polygon its (K, 2) corners in order, K ≥ 3.
     """
-    x, y = points[:, :1], points[:, 1:]
-    x1, y1 = polygon[:, 0], polygon[:, 1]
-    x2, y2 = np.roll(x1, -1), np.roll(y1, -1)
-    rises = y2 - y1
-    safe = np.where(rises == 0.0, 1.0, rises)
-    spans = (y1 > y) != (y2 > y)
-    hits = spans & (x < (x2 - x1) * (y - y1) / safe + x1)
-    result: MaskArray = np.count_nonzero(hits, axis=1) % 2 == 1
-    return result
 
+    def __init__(self, corners: Sequence[FloatArray]) -> None:
+        self._corners = list(corners)
+        start = np.concatenate([np.zeros((0, 2)), *corners])
+        end = np.concatenate([np.zeros((0, 2)), *(np.roll(c, -1, axis=0) for c in corners)])
+        rise = end[:, 1] - start[:, 1]
+        self._low, self._high = start[:, 1], end[:, 1]
+        self._slope = (end[:, 0] - start[:, 0]) / np.where(rise == 0.0, 1.0, rise)
+        self._foot = start[:, 0] - self._slope * start[:, 1]
+        self._first_side = np.cumsum([0, *(len(c) for c in corners)])[:-1]
+        self.box_low = np.array([c.min(axis=0) for c in corners]).reshape(-1, 2)
+        self.box_high = np.array([c.max(axis=0) for c in corners]).reshape(-1, 2)
 
-def chords(start: FloatArray, end: FloatArray, polygon: FloatArray) -> List[Tuple[float, float]]:
-    """The parts of the way from ``start`` to ``end`` that lie in a polygon.
+    def __len__(self) -> int:
+        return len(self._corners)
 
-    Returns:
-        ``(enter, leave)`` as fractions of the way, 0..1, in order; empty when it is missed.
-    """
-    cuts = [0.0, *_cuts(start, end, polygon), 1.0]
-    middles = np.array([0.5 * (a + b) for a, b in zip(cuts, cuts[1:])])[:, None]
-    held = inside(start + middles * (end - start), polygon)
-    result: List[Tuple[float, float]] = []
-    for enter, leave, is_in in zip(cuts, cuts[1:], held):
-        if not is_in or leave <= enter:
-            continue
-        if result and result[-1][1] == enter:
-            result[-1] = (result[-1][0], leave)
-        else:
-            result.append((enter, leave))
-    return result
+    def hold(self, points: FloatArray) -> MaskArray:
+        """(N, P): which of (N, 2) points lie in which polygon."""
+        if not self._corners:
+            return np.zeros((len(points), 0), np.bool_)
+        x, y = points[:, :1], points[:, 1:]
+        hits = (self._low > y) != (self._high > y)
+        hits &= x < self._slope * y + self._foot
+        result: MaskArray = np.logical_xor.reduceat(hits, self._first_side, axis=1)
+        return result
+
+    def chords(self, start: FloatArray, end: FloatArray, polygon: int) -> List[Tuple[float, float]]:
+        """The parts of the way from ``start`` to ``end`` that lie in one polygon.
+
+        Returns:
+            ``(enter, leave)`` as fractions of the way, 0..1, in order; empty when it is missed.
+        """
+        cuts = [0.0, *_cuts(start, end, self._corners[polygon]), 1.0]
+        middles = np.array([0.5 * (a + b) for a, b in zip(cuts, cuts[1:])])[:, None]
+        held = self.hold(start + middles * (end - start))[:, polygon]
+        result: List[Tuple[float, float]] = []
+        for enter, leave, is_in in zip(cuts, cuts[1:], held):
+            if not is_in or leave <= enter:
+                continue
+            if result and result[-1][1] == enter:
+                result[-1] = (result[-1][0], leave)
+            else:
+                result.append((enter, leave))
+        return result
 
 
 def _cuts(start: FloatArray, end: FloatArray, polygon: FloatArray) -> List[float]:

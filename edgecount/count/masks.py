@@ -5,7 +5,7 @@ from typing import Sequence
 import numpy as np
 
 from edgecount.config import Point
-from edgecount.count.geometry import Anchor, Canvas, anchors, inside
+from edgecount.count.geometry import Anchor, Canvas, Polygons, anchors
 from edgecount.records import Detections
 
 
@@ -32,9 +32,7 @@ def apply_masks(
         return detections
     canvas = Canvas(width, height)
     points = anchors(detections.boxes, anchor) / canvas.diagonal
-    masked = np.zeros(len(points), np.bool_)
-    for polygon in polygons:
-        masked |= inside(points, canvas.points(polygon))
+    masked = np.any(Polygons([canvas.points(p) for p in polygons]).hold(points), axis=1)
     if not masked.any():
         return detections
     keep = ~masked

@@ -11,7 +11,7 @@ from typing import List, NamedTuple, Sequence
 import numpy as np
 
 from edgecount.config import ZoneSettings
-from edgecount.count.geometry import Canvas, FloatArray, IndexArray, MaskArray, chords, inside
+from edgecount.count.geometry import Canvas, FloatArray, IndexArray, MaskArray, Polygons
 from edgecount.count.roster import Motion, Sighting, doubled
 
 _TIME_SLACK_S = 1e-6
@@ -41,7 +41,7 @@ class ZoneCounter:
     def __init__(self, zones: Sequence[ZoneSettings], capacity: int) -> None:
         self._zones = list(zones)
         self._settle_s = np.array([zone.settle_s for zone in zones], np.float64) - _TIME_SLACK_S
-        self._polygons: List[FloatArray] = []
+        self._polygons = Polygons([])
         shape = (capacity, len(self._zones))
         self._inside = np.zeros(shape, np.bool_)  # at the last step
         self._settled = np.zeros(shape, np.bool_)  # for certain
@@ -51,9 +51,7 @@ class ZoneCounter:
 
     def fit(self, canvas: Canvas) -> None:
         """Lay the zones over a picture of another shape; tracks must be started again."""
-        self._polygons = [canvas.points(zone.polygon) for zone in self._zones]
-        self._low = np.array([p.min(axis=0) for p in self._polygons]).reshape(-1, 2)
-        self._high = np.array([p.max(axis=0) for p in self._polygons]).reshape(-1, 2)
+        self._polygons = Polygons([canvas.points(zone.polygon) for zone in self._zones])
 
     def grow(self, capacity: int) -> None:
         """Make room for more rows."""
@@ -63,13 +61,13 @@ class ZoneCounter:
 
     def start(self, row: int, first: Sighting) -> None:
         """Begin a track."""
-        self._inside[row] = self._locate(first.point[None])[0]
+        self._inside[row] = self._polygons.hold(first.point[None])[0]
         self._settled[row] = False
         self._turned[row] = first.time
 
     def step(self, motion: Motion) -> List[Passage]:
         """Move tracks on; rows must not repeat. Returns what became certain."""
-        now = self._locate(motion.end)
+        now = self._polygons.hold(motion.end)
         passages: List[Passage] = []
         for n, zone in zip(*np.nonzero(self._to_trace(motion, now))):
             passages += self._trace(motion, int(n), int(zone), bool(now[n, zone]))
@@ -86,7 +84,7 @@ class ZoneCounter:
 
     def count(self, points: FloatArray) -> IndexArray:
         """(Z,) how many of (N, 2) points are in each zone."""
-        result: IndexArray = np.count_nonzero(self._locate(points), axis=0)
+        result: IndexArray = np.count_nonzero(self._polygons.hold(points), axis=0)
         return result
 
     def longest(self, rows: IndexArray, time: float) -> FloatArray:
@@ -95,25 +93,22 @@ class ZoneCounter:
         result: FloatArray = np.max(stays, axis=0, initial=0.0)
         return result
 
-    def _locate(self, points: FloatArray) -> MaskArray:
-        result = np.empty((len(points), len(self._polygons)), np.bool_)
-        for zone, polygon in enumerate(self._polygons):
-            result[:, zone] = inside(points, polygon)
-        return result
-
     def _to_trace(self, motion: Motion, now: MaskArray) -> MaskArray:
         """(N, Z): who changed sides, or went from outside to outside past the zone's box."""
         before = self._inside[motion.rows]
-        low = np.minimum(motion.start, motion.end)[:, None]
-        high = np.maximum(motion.start, motion.end)[:, None]
-        passes = np.all((low <= self._high) & (high >= self._low), axis=2)
-        result: MaskArray = (before != now) | (passes & ~before)
+        low = np.minimum(motion.start, motion.end)
+        high = np.maximum(motion.start, motion.end)
+        past = ~before
+        for axis in (0, 1):
+            past &= low[:, axis, None] <= self._polygons.box_high[:, axis]
+            past &= high[:, axis, None] >= self._polygons.box_low[:, axis]
+        result: MaskArray = past | (before != now)
         return result
 
     def _trace(self, motion: Motion, n: int, zone: int, now: bool) -> List[Passage]:
         """Walk along one step and turn at each border it meets."""
         passages: List[Passage] = []
-        for enter, leave in chords(motion.start[n], motion.end[n], self._polygons[zone]):
+        for enter, leave in self._polygons.chords(motion.start[n], motion.end[n], zone):
             if enter > 0.0:
                 passages += self._turn(motion, n, zone, True, enter)
             if leave < 1.0:
