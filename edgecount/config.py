@@ -156,7 +156,10 @@ class CameraSettings(Strict):
         None, description="Process at most this many frames per second."
     )
     stale_s: Annotated[float, Field(gt=0.0)] = Field(
-        3.0, description="Without a frame for this long the camera is degraded, seconds."
+        2.0, description="Without a frame for this long the camera is degraded, seconds."
+    )
+    watch_picture: bool = Field(
+        True, description="Say so when the picture is covered, dark, frozen, blurred or turned."
     )
     head_px: Optional[Annotated[float, Field(gt=0.0)]] = Field(
         None, description="Expected head size in source pixels, for edgecount check."

@@ -58,7 +58,8 @@ class CameraUnit:
 
     def look(self, frame: Frame) -> None:
         """Judge the picture itself, now and then."""
-        if not self.reader.source.live or frame.info.time < self._next_look:
+        watched = self.settings.watch_picture and self.reader.source.live
+        if not watched or frame.info.time < self._next_look:
             return
         self._next_look = frame.info.time + _PICTURE_EVERY_S
         self.flags = self.picture.update(frame.image, frame.info.time)
