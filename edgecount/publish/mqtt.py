@@ -17,7 +17,7 @@ import random
 import socket
 import threading
 import time
-from typing import Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set
 
 import structlog
 
@@ -103,6 +103,7 @@ class MqttSink:
         self._connection: Optional[Connection] = None
         self._topics: Dict[int, str] = {}
         self._events: Dict[int, int] = {}
+        self._forbidden: Set[str] = set()
         self._stopping = threading.Event()
         self._alarm, self._wake_socket = socket.socketpair()
         self._alarm.setblocking(False)
@@ -219,6 +220,7 @@ class MqttSink:
         self._connection = connection
         self._topics.clear()
         self._events.clear()
+        self._forbidden.clear()
         self._letters.rewind()
         self._mailbox.renew()
         if self._outbox:
@@ -316,11 +318,14 @@ class MqttSink:
         if topic is None:
             return
         self._letters.landed(mid)
+        self._mailbox.landed(topic)
         if refusal is not None:
             self._refused(topic, is_event=seq is not None, refusal=refusal)
-        elif seq is not None and self._outbox:
+            return
+        if seq is not None and self._outbox:
             self._outbox.landed(seq)
-        self._mailbox.landed(topic)
+        if topic in self._forbidden:
+            self._permitted(topic)
 
     def received(self, topic: str, payload: bytes, retained: bool) -> None:
         if self._home and self._home.received(topic, payload, retained):
@@ -332,7 +337,7 @@ class MqttSink:
     def subscribed(self, topics: Sequence[str], refusal: Optional[str]) -> None:
         if refusal is not None:
             error = self._faults.not_permitted("subscribe to", ", ".join(topics), refusal)
-            self._complain(error)
+            self._complain(error, ", ".join(topics))
 
     def _command(self, name: str, payload: bytes, retained: bool) -> None:
         answer = self._commands.handle(name, payload, retained=retained)
@@ -340,14 +345,20 @@ class MqttSink:
             self._letters.add(f"{self.prefix}/response/{name}", _payloads.encode(answer))
 
     def _refused(self, topic: str, *, is_event: bool, refusal: str) -> None:
-        self._complain(self._faults.not_permitted("publish to", topic, refusal))
+        self._complain(self._faults.not_permitted("publish to", topic, refusal), topic)
         if is_event and self._outbox:
             self._events.clear()
             self._outbox.hold(_REFUSED_HOLD_S)
 
-    def _complain(self, error: PublishError) -> None:
+    def _complain(self, error: PublishError, topic: str) -> None:
         """Connected, but not allowed to do everything: an error that a person must see."""
+        self._forbidden.add(topic)
         self._set_state("refused", self._redact(str(error)))
+
+    def _permitted(self, topic: str) -> None:
+        self._forbidden.discard(topic)
+        if not self._forbidden:
+            self._set_state("connected", "")
 
     # -- extras --------------------------------------------------------------------------------
 
