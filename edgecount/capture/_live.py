@@ -1,5 +1,6 @@
 """What USB, RTSP and GStreamer cameras have in common: a live ``cv2.VideoCapture``."""
 
+import math
 from typing import Any, Callable, List, Optional, Tuple
 
 import cv2
@@ -41,6 +42,8 @@ class LiveCapture:
         label: The source as it may be shown.
         connect: Opens the camera, or raises SourceError.
         lost: What to tell when no more pictures come: what happened and what to do.
+        silence_s: A picture that comes after this time, seconds, is none: when FFmpeg's
+            time-out strikes it first hands out the picture that was left in the decoder.
         clock: The clocks to live by.
         max_fps: Frames per second that ``read`` returns at most; None for all.
     """
@@ -54,6 +57,7 @@ class LiveCapture:
         connect: Callable[[], Capture],
         lost: str,
         *,
+        silence_s: float = math.inf,
         clock: Clock,
         max_fps: Optional[float] = None,
     ) -> None:
@@ -62,6 +66,7 @@ class LiveCapture:
         self._camera = camera
         self._connect = connect
         self._lost = lost
+        self._silence_s = silence_s
         self._clock = clock
         self._decimator = Decimator(max_fps)
         self._capture: Optional[Capture] = None
@@ -111,11 +116,15 @@ class LiveCapture:
 
     def _grab(self, capture: Capture) -> float:
         """Wait for the next frame; when it arrived, monotonic seconds."""
+        began = self._clock.monotonic()
         if self._grabbed:
             self._grabbed = False
-        elif not capture.grab():
+            return began
+        grabbed = capture.grab()
+        now = self._clock.monotonic()
+        if not grabbed or now - began >= self._silence_s:
             raise SourceError(f"{self.label}: {self._lost}")
-        return self._clock.monotonic()
+        return now
 
     def _retrieve(self, capture: Capture, index: int, time: float) -> Frame:
         ts = self._clock.wall()

@@ -1,8 +1,8 @@
-"""Ask an RTSP server why it gives no pictures.
+"""Ask an RTSP server whether it is there, and why it gives no pictures.
 
-FFmpeg through OpenCV says only that opening failed. This asks the server itself: one
-``DESCRIBE`` over TCP, with a login where it asks for one (RFC 2326; RFC 7616 for Digest,
-RFC 7617 for Basic).
+FFmpeg through OpenCV says only that opening failed. This asks the server itself, over
+TCP: ``OPTIONS``, which changes nothing at the server, or ``DESCRIBE``, with a login where
+it asks for one (RFC 2326; RFC 7616 for Digest, RFC 7617 for Basic).
 """
 
 import base64
@@ -12,7 +12,7 @@ import re
 import secrets
 import socket
 from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 from urllib.parse import unquote
 
 _DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322}
@@ -80,26 +80,14 @@ def parse(url: str) -> Optional[Address]:
     )
 
 
-def probe(url: str, timeout: float = 2.0) -> Finding:
+def knock(url: str, timeout: float) -> Finding:
+    """Find out whether an RTSP server answers at ``url``; takes about ``timeout`` at most."""
+    return _talk(url, timeout, _options)
+
+
+def probe(url: str, timeout: float) -> Finding:
     """Find out why ``url`` cannot be opened; takes at most about twice ``timeout`` seconds."""
-    address = parse(url)
-    if address is None:
-        return Finding(Cause.BAD_URL)
-    try:
-        with socket.create_connection((address.host, address.port), timeout) as connection:
-            if address.secure:
-                return Finding(Cause.NONE)
-            return _describe(connection, address)
-    except socket.gaierror:
-        return Finding(Cause.UNKNOWN_HOST)
-    except ConnectionRefusedError:
-        return Finding(Cause.REFUSED)
-    except socket.timeout:
-        return Finding(Cause.SILENT)
-    except UnicodeError:
-        return Finding(Cause.BAD_URL)
-    except OSError as error:
-        return Finding(Cause.UNREACHABLE, error.strerror or str(error))
+    return _talk(url, timeout, _describe)
 
 
 def authorization(challenge: str, address: Address, method: str, cnonce: str) -> Optional[str]:
@@ -140,15 +128,40 @@ def _digest(fields: Dict[str, str], address: Address, method: str, cnonce: str) 
     return f'{header}, qop=auth, nc=00000001, cnonce="{cnonce}", response="{response}"'
 
 
+def _talk(url: str, timeout: float, ask: Callable[[socket.socket, Address], Finding]) -> Finding:
+    """Connect and ask; what goes wrong on the way is a finding, too."""
+    address = parse(url)
+    if address is None:
+        return Finding(Cause.BAD_URL)
+    try:
+        with socket.create_connection((address.host, address.port), timeout) as connection:
+            return Finding(Cause.NONE) if address.secure else ask(connection, address)
+    except socket.gaierror:
+        return Finding(Cause.UNKNOWN_HOST)
+    except ConnectionRefusedError:
+        return Finding(Cause.REFUSED)
+    except socket.timeout:
+        return Finding(Cause.SILENT)
+    except UnicodeError:
+        return Finding(Cause.BAD_URL)
+    except OSError as error:
+        return Finding(Cause.UNREACHABLE, error.strerror or str(error))
+
+
+def _options(connection: socket.socket, address: Address) -> Finding:
+    status, _, _ = _ask(connection, "OPTIONS", address, None, 1)
+    return Finding(Cause.NONE if status else Cause.NOT_RTSP)
+
+
 def _describe(connection: socket.socket, address: Address) -> Finding:
-    status, reason, challenge = _ask(connection, address, None, 1)
+    status, reason, challenge = _ask(connection, "DESCRIBE", address, None, 1)
     if status == 401 and address.user is None:
         return Finding(Cause.LOGIN_NEEDED)
     if status == 401:
         login = authorization(challenge, address, "DESCRIBE", secrets.token_hex(8))
         if login is None:
             return Finding(Cause.OTHER, f"it asks for the login {challenge.split(' ')[0]!r}")
-        status, reason, _ = _ask(connection, address, login, 2)
+        status, reason, _ = _ask(connection, "DESCRIBE", address, login, 2)
     return _judge(status, reason)
 
 
@@ -165,10 +178,10 @@ def _judge(status: int, reason: str) -> Finding:
 
 
 def _ask(
-    connection: socket.socket, address: Address, login: Optional[str], number: int
+    connection: socket.socket, method: str, address: Address, login: Optional[str], number: int
 ) -> Tuple[int, str, str]:
-    """Send DESCRIBE; the status (0: not RTSP), its reason and the login it asks for."""
-    lines = [f"DESCRIBE {address.url} RTSP/1.0", f"CSeq: {number}", "Accept: application/sdp"]
+    """Send a request; the status (0: not RTSP), its reason and the login it asks for."""
+    lines = [f"{method} {address.url} RTSP/1.0", f"CSeq: {number}", "Accept: application/sdp"]
     if login:
         lines.append(f"Authorization: {login}")
     connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
@@ -182,13 +195,13 @@ def _ask(
 
 
 def _header(connection: socket.socket) -> str:
-    """What the server says up to the end of its header, or of the connection."""
+    """What the server says up to the end of its header, or until it cannot be RTSP."""
     received = b""
     while b"\r\n\r\n" not in received and len(received) < _LARGEST_HEADER:
         part = connection.recv(4096)
-        if not part:
-            break
         received += part
+        if not part or received[:4] != b"RTSP"[: len(received)]:
+            break
     return received.decode("utf-8", "replace")
 
 

@@ -20,7 +20,6 @@ from edgecount.capture._clock import Clock
 from edgecount.capture._environment import prepare_opencv
 from edgecount.capture._guard import GuardedCapture
 from edgecount.capture._live import LiveCapture
-from edgecount.capture._rtsp_probe import Cause
 from edgecount.config import Strict
 from edgecount.errors import ConfigError, SourceError
 from edgecount.redact import MASK, mask_url
@@ -84,11 +83,9 @@ def create(
     pipeline = pipeline_for(source, options)
     label = _masked(source)
 
-    def connect() -> GuardedCapture:
-        return _connect(pipeline, source, options)
-
+    connector = _Connector(source, pipeline, options)
     lost = f"the pipeline ended, failed, or gave no picture for {options.read_timeout_s:g} s"
-    return LiveCapture(camera, label, connect, lost, clock=clock, max_fps=max_fps)
+    return LiveCapture(camera, label, connector.connect, lost, clock=clock, max_fps=max_fps)
 
 
 def pipeline_for(source: str, options: Options) -> str:
@@ -200,42 +197,63 @@ def _checked(pipeline: str) -> str:
     return pipeline
 
 
-def _connect(pipeline: str, source: str, options: Options) -> GuardedCapture:
-    """The running pipeline. Raises SourceError."""
-    prepare_opencv()
-    if not has_gstreamer():
-        raise SourceError(
-            f"cannot open {_masked(source)}: this OpenCV ({cv2.__version__}) was built without "
-            "GStreamer. Use the system's: apt install python3-opencv (JetPack has it), uninstall "
-            "opencv-python-headless, and make the environment with --system-site-packages",
-            retry=False,
+class _Connector:
+    """Starts one pipeline, and finds out why where it cannot be started."""
+
+    def __init__(self, source: str, pipeline: str, options: Options) -> None:
+        self._source = source
+        self._pipeline = pipeline
+        self._options = options
+        self._failed = False
+
+    def connect(self) -> GuardedCapture:
+        """The running pipeline. Raises SourceError."""
+        prepare_opencv()
+        self._check_opencv()
+        if rtsp.claims(self._source):
+            self._check_camera()
+        capture = GuardedCapture(
+            lambda: cv2.VideoCapture(self._pipeline, cv2.CAP_GSTREAMER),
+            open_s=self._options.open_timeout_s,
+            grab_s=self._options.read_timeout_s,
         )
-    _ask_first(source, options)
-    capture = GuardedCapture(
-        lambda: cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER),
-        open_s=options.open_timeout_s,
-        grab_s=options.read_timeout_s,
-    )
-    if not capture.isOpened():
-        capture.release()
-        raise SourceError(
-            f"cannot open {_masked(source)}: GStreamer cannot start the pipeline, or it gave no "
-            f"picture for {options.open_timeout_s:g} s. Try it with gst-launch-1.0, which says "
-            "what is missing or fails (gst-inspect-1.0 nvv4l2decoder: is this a Jetson?)"
+        self._failed = not capture.isOpened()
+        if self._failed:
+            capture.release()
+            raise self._explain()
+        return capture
+
+    def _check_opencv(self) -> None:
+        if not has_gstreamer():
+            raise SourceError(
+                f"cannot open {_masked(self._source)}: this OpenCV ({cv2.__version__}) was built "
+                "without GStreamer. Use the system's: apt install python3-opencv (JetPack has "
+                "it), uninstall opencv-python-headless, and make the environment with "
+                "--system-site-packages",
+                retry=False,
+            )
+
+    def _check_camera(self) -> None:
+        """Keep pipelines that cannot connect from being started at all.
+
+        OpenCV 4.6 now and then hangs for ever in one, since it disposes of elements that
+        still run. Asking for the stream, and not only for a sign of life, may disturb a
+        server that starts streams on demand; so that is done after a failure only.
+        """
+        rtsp.knock_first(self._source, self._options.open_timeout_s)
+        refusal = rtsp.refusal(self._source, self._options.open_timeout_s) if self._failed else None
+        if refusal is not None:
+            raise refusal
+
+    def _explain(self) -> SourceError:
+        refusal = None
+        if rtsp.claims(self._source):
+            refusal = rtsp.refusal(self._source, self._options.open_timeout_s)
+        return refusal or SourceError(
+            f"cannot open {_masked(self._source)}: GStreamer cannot start the pipeline, or it gave "
+            f"no picture for {self._options.open_timeout_s:g} s. Try it with gst-launch-1.0, which "
+            "says what is missing or fails (gst-inspect-1.0 nvv4l2decoder: is this a Jetson?)"
         )
-    return capture
-
-
-def _ask_first(source: str, options: Options) -> None:
-    """Ask an RTSP camera whether it has the stream. Raises SourceError where it has not.
-
-    OpenCV 4.6 now and then hangs for ever in a pipeline that cannot connect (it disposes
-    of elements that still run), so such a pipeline is better not started.
-    """
-    if rtsp.claims(source):
-        cause, error = rtsp.explain(source, options.transport, options.open_timeout_s)
-        if cause is not Cause.NONE:
-            raise error
 
 
 def has_gstreamer() -> bool:

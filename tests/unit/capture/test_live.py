@@ -85,6 +85,17 @@ def test_a_loss_while_draining_is_an_error() -> None:
     assert caught.value.retry
 
 
+def test_a_picture_after_the_time_out_is_a_loss() -> None:
+    clock = FakeClock()
+    capture = FakeCapture(clock, [0.1, 0.1, 3.0])
+    live = LiveCapture("door", "cam", lambda: capture, "lost", silence_s=2.9, clock=clock)
+    live.open()
+    live.read()
+    live.read()
+    with pytest.raises(SourceError, match="lost"):
+        live.read()
+
+
 def test_close_releases_and_may_come_twice() -> None:
     live, capture, _ = make([0.1])
     live.open()

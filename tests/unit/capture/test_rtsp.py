@@ -37,6 +37,8 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(monkeypatch: pytest.MonkeyPatch, cause: Cause, detail: str = "") -> None:
+    """Let the server be there, and the stream refused for ``cause``."""
+    monkeypatch.setattr(rtsp, "knock", lambda url, timeout: Finding(Cause.NONE))
     monkeypatch.setattr(rtsp, "probe", lambda url, timeout: Finding(cause, detail))
 
 
@@ -47,7 +49,7 @@ def error_of(options: Dict[str, Any]) -> SourceError:
 
 
 def test_how_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    found(monkeypatch, Cause.REFUSED)
+    found(monkeypatch, Cause.NONE)
     error_of({"transport": "udp", "open_timeout_s": 2, "read_timeout_s": 4, "threads": 2})
     (tried,) = Closed.tried
     assert tried["api"] == cv2.CAP_FFMPEG
@@ -60,7 +62,7 @@ def test_how_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_further_ffmpeg_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    found(monkeypatch, Cause.REFUSED)
+    found(monkeypatch, Cause.NONE)
     error_of({"ffmpeg": {"max_delay": "200000"}})
     assert "max_delay;200000" in Closed.tried[0]["options"]
 
@@ -75,6 +77,12 @@ def test_after_a_stream_that_is_described_and_does_not_open_it_looks_longer(
             source.open()
     assert "analyzeduration" in Closed.tried[0]["options"]
     assert "analyzeduration" not in Closed.tried[1]["options"]
+
+
+def test_a_camera_that_is_away_never_gets_into_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtsp, "knock", lambda url, timeout: Finding(Cause.SILENT))
+    assert "no answer" in str(error_of({}))
+    assert Closed.tried == []
 
 
 @pytest.mark.parametrize("cause", list(Cause))

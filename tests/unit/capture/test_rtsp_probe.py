@@ -6,7 +6,7 @@ from typing import Iterator, List
 
 import pytest
 
-from edgecount.capture._rtsp_probe import Address, Cause, authorization, parse, probe
+from edgecount.capture._rtsp_probe import Address, Cause, authorization, knock, parse, probe
 
 OK = "RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n"
 DIGEST = (
@@ -134,23 +134,23 @@ class TestAuthorization:
 class TestProbe:
     def test_described(self, serve) -> None:  # type: ignore[no-untyped-def]
         server = serve(OK)
-        assert probe(f"rtsp://127.0.0.1:{server.port}/x").cause is Cause.NONE
+        assert probe(f"rtsp://127.0.0.1:{server.port}/x", 5.0).cause is Cause.NONE
         assert server.requests[0].startswith(f"DESCRIBE rtsp://127.0.0.1:{server.port}/x RTSP/1.0")
 
     def test_login_is_answered_with_digest_and_accepted(self, serve) -> None:  # type: ignore[no-untyped-def]
         server = serve(DIGEST, OK)
-        assert probe(f"rtsp://u:secret@127.0.0.1:{server.port}/x").cause is Cause.NONE
+        assert probe(f"rtsp://u:secret@127.0.0.1:{server.port}/x", 5.0).cause is Cause.NONE
         assert "Authorization: Digest" in server.requests[1]
         assert "secret" not in "".join(server.requests)
 
     def test_login_refused(self, serve) -> None:  # type: ignore[no-untyped-def]
         server = serve(DIGEST, DIGEST)
         url = f"rtsp://u:secret@127.0.0.1:{server.port}/x"
-        assert probe(url).cause is Cause.LOGIN_REFUSED
+        assert probe(url, 5.0).cause is Cause.LOGIN_REFUSED
 
     def test_login_needed(self, serve) -> None:  # type: ignore[no-untyped-def]
         server = serve(DIGEST)
-        assert probe(f"rtsp://127.0.0.1:{server.port}/x").cause is Cause.LOGIN_NEEDED
+        assert probe(f"rtsp://127.0.0.1:{server.port}/x", 5.0).cause is Cause.LOGIN_NEEDED
 
     @pytest.mark.parametrize(
         ("answer", "cause"),
@@ -163,11 +163,11 @@ class TestProbe:
     )
     def test_status(self, serve, answer: str, cause: Cause) -> None:  # type: ignore[no-untyped-def]
         server = serve(answer)
-        assert probe(f"rtsp://127.0.0.1:{server.port}/x").cause is cause
+        assert probe(f"rtsp://127.0.0.1:{server.port}/x", 5.0).cause is cause
 
     def test_the_status_is_passed_on(self, serve) -> None:  # type: ignore[no-untyped-def]
         server = serve("RTSP/1.0 453 Not Enough Bandwidth\r\n\r\n")
-        finding = probe(f"rtsp://127.0.0.1:{server.port}/x")
+        finding = probe(f"rtsp://127.0.0.1:{server.port}/x", 5.0)
         assert finding.detail == "453 Not Enough Bandwidth"
 
     def test_silence(self, serve) -> None:  # type: ignore[no-untyped-def]
@@ -178,14 +178,30 @@ class TestProbe:
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             port = closed.getsockname()[1]
-            assert probe(f"rtsp://127.0.0.1:{port}/x").cause is Cause.REFUSED
+            assert probe(f"rtsp://127.0.0.1:{port}/x", 5.0).cause is Cause.REFUSED
 
     def test_unknown_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def unknown(*args: object) -> None:
             raise socket.gaierror
 
         monkeypatch.setattr(socket, "create_connection", unknown)
-        assert probe("rtsp://nowhere.invalid/x").cause is Cause.UNKNOWN_HOST
+        assert probe("rtsp://nowhere.invalid/x", 5.0).cause is Cause.UNKNOWN_HOST
 
     def test_bad_url(self) -> None:
-        assert probe("rtsp://").cause is Cause.BAD_URL
+        assert probe("rtsp://", 5.0).cause is Cause.BAD_URL
+
+
+class TestKnock:
+    @pytest.mark.parametrize("answer", [OK, DIGEST, "RTSP/1.0 405 Method Not Allowed\r\n\r\n"])
+    def test_any_answer_is_a_sign_of_life(self, serve, answer: str) -> None:  # type: ignore[no-untyped-def]
+        server = serve(answer)
+        assert knock(f"rtsp://127.0.0.1:{server.port}/x", 5.0).cause is Cause.NONE
+        assert server.requests[0].startswith("OPTIONS ")
+
+    def test_another_protocol(self, serve) -> None:  # type: ignore[no-untyped-def]
+        server = serve("SSH-2.0-OpenSSH_9.2\r\n")  # and waits for us
+        assert knock(f"rtsp://127.0.0.1:{server.port}/x", 5.0).cause is Cause.NOT_RTSP
+
+    def test_silence(self, serve) -> None:  # type: ignore[no-untyped-def]
+        server = serve(None)
+        assert knock(f"rtsp://127.0.0.1:{server.port}/x", 0.2).cause is Cause.SILENT
