@@ -81,33 +81,43 @@ class LineCounter:
         sign = np.sign(distance).astype(np.int8)
         old = self._side[rows]
         turned = sign * old < 0
-        if turned.any():
-            self._turn(motion, distance, turned)
+        certain = self._turn(motion, distance, turned) if turned.any() else []
         # Exactly on the line nobody has changed sides; this also makes in and out mirror images.
         self._side[rows] = np.where(sign == 0, old, sign)
         self._distance[rows] = distance
         self._reach_right[rows] = np.maximum(self._reach_right[rows], distance)
         self._reach_left[rows] = np.maximum(self._reach_left[rows], -distance)
-        return self._settle(motion, distance)
+        return certain + self._settle(motion, distance)
 
     def end(self, row: int) -> List[Crossing]:
         """Close a track that is gone for good. Returns what is certain because of it."""
         across = self._reach_left[row] + self._reach_right[row] >= 2.0 * self._band
         certain = np.flatnonzero((self._pending[row] != 0) & across)
-        return [self._commit(row, int(line)) for line in certain]
+        return [self._commit(row, line) for line in certain.tolist()]
 
-    def _turn(self, motion: Motion, distance: FloatArray, turned: MaskArray) -> None:
-        for n, line in zip(*np.nonzero(turned)):
-            row = motion.rows[n]
+    def _turn(self, motion: Motion, distance: FloatArray, turned: MaskArray) -> List[Crossing]:
+        """Follow those who changed sides with this step, exactly at the time they did."""
+        certain: List[Crossing] = []
+        for n, line in np.argwhere(turned).tolist():
+            row = int(motion.rows[n])
+            before, after = self._distance[row, line], distance[n, line]
+            fraction = before / (before - after)
+            time = motion.time_at(n, fraction)
             if self._pending[row, line]:
-                self._pending[row, line] = 0
-                continue
-            before = self._distance[row, line]
-            fraction = before / (before - distance[n, line])
+                if not self._was_kept(row, line, time):
+                    self._pending[row, line] = 0
+                    continue
+                certain.append(self._commit(row, line))
             point = motion.start[n] + fraction * (motion.end[n] - motion.start[n])
             if 0.0 <= self._geometry.position(point, line) <= 1.0:
-                self._pending[row, line] = np.sign(distance[n, line])
-                self._crossed[row, line] = motion.time_at(n, fraction)
+                self._pending[row, line] = np.sign(after)
+                self._crossed[row, line] = time
+        return certain
+
+    def _was_kept(self, row: int, line: int, until: float) -> bool:
+        """Whether the far side was kept long enough, and far enough at the last sighting."""
+        kept = until - self._crossed[row, line] >= self._return_s[line]
+        return bool(kept and abs(self._distance[row, line]) >= self._band[line])
 
     def _settle(self, motion: Motion, distance: FloatArray) -> List[Crossing]:
         pending = self._pending[motion.rows]
@@ -115,7 +125,7 @@ class LineCounter:
             return []
         kept = motion.end_time - self._crossed[motion.rows] >= self._return_s
         due = (pending != 0) & (distance * pending >= self._band) & kept
-        return [self._commit(int(motion.rows[n]), int(line)) for n, line in zip(*np.nonzero(due))]
+        return [self._commit(int(motion.rows[n]), line) for n, line in np.argwhere(due).tolist()]
 
     def _commit(self, row: int, line: int) -> Crossing:
         sign = int(self._pending[row, line])

@@ -69,10 +69,10 @@ class ZoneCounter:
         """Move tracks on; rows must not repeat. Returns what became certain."""
         now = self._polygons.hold(motion.end)
         passages: List[Passage] = []
-        for n, zone in zip(*np.nonzero(self._to_trace(motion, now))):
-            passages += self._trace(motion, int(n), int(zone), bool(now[n, zone]))
-        for n, zone in zip(*np.nonzero(now != self._settled[motion.rows])):
-            passages += self._settle(int(motion.rows[n]), int(zone), motion.end_time)
+        for n, zone in np.argwhere(self._to_trace(motion, now)).tolist():
+            passages += self._trace(motion, n, zone, bool(now[n, zone]))
+        for n, zone in np.argwhere(now != self._settled[motion.rows]).tolist():
+            passages += self._settle(int(motion.rows[n]), zone, motion.end_time)
         return passages
 
     def end(self, row: int, time: float) -> List[Passage]:
