@@ -58,7 +58,12 @@ def near_cells(boxes: Tensor, centres: Tensor, strides: Tensor) -> Tensor:
 
 
 def assign(
-    predicted: Tensor, scores: Tensor, boxes: Tensor, classes: Tensor, centres: Tensor, strides: Tensor
+    predicted: Tensor,
+    scores: Tensor,
+    boxes: Tensor,
+    classes: Tensor,
+    centres: Tensor,
+    strides: Tensor,
 ) -> Assignment:
     """Assign boxes to cells.
 
@@ -74,7 +79,9 @@ def assign(
     real = (classes >= 0)[..., None]
     iou = pairwise_iou(boxes, predicted)
     index = classes.clamp(min=0)[..., None].expand(-1, -1, scores.shape[1])
-    score = scores.transpose(1, 2).gather(1, index) if scores.shape[2] > 1 else scores.transpose(1, 2)
+    score = (
+        scores.transpose(1, 2).gather(1, index) if scores.shape[2] > 1 else scores.transpose(1, 2)
+    )
     metric = score.pow(ALPHA) * iou.pow(BETA) * (near & real)
     best = metric.topk(min(TOP, metric.shape[-1]), dim=-1)
     chosen = torch.zeros_like(metric).scatter_(-1, best.indices, (best.values > 1e-9).float())

@@ -36,6 +36,6 @@ def make_batch(
     images = geometry.render(data, geometry.join(tiles, patches), slot)
     if images.is_cuda:
         images = images.half()  # half the memory traffic; the network reads 8 bits of it anyway
-    images = colour.augment_colour(images, slot, heads, spec, calm)
+    images = colour.augment_colour(images, slot, patches.rect, heads, spec, calm)
     boxes, classes = geometry.gather_boxes(data, tiles, patches, heads, size, most)
     return images, boxes, classes

@@ -21,12 +21,16 @@ class ConvBnAct(nn.Module):
     """
 
     def __init__(
-        self, cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: str = "relu"
+        self,
+        cin: int,
+        cout: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        act: str = "relu",
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False
-        )
+        self.conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(cout, eps=1e-3, momentum=0.03)
         self.act = ACTIVATIONS[act](inplace=True)
 

@@ -26,35 +26,45 @@ def pick(batch: int, chance: Union[float, Tensor], device: torch.device) -> Tens
     return (torch.rand(batch, device=device) < chance)[:, None, None, None]
 
 
-def paint_patches(images: Tensor, slot: Tensor, heads: Tensor) -> Tensor:
-    """Give half of the background patches one colour with a little shade: cloths, cones, boxes.
+def paint_patches(images: Tensor, slot: Tensor, rects: Tensor, heads: Tensor) -> Tensor:
+    """Paint a third of the background patches: cloths, cones, boxes, signs with a spot.
 
     Args:
         images: (B, 3, H, W).
         slot: (B, H, W) which slot a pixel shows.
+        rects: (B, P, 4) rectangles of the patches.
         heads: (B, P) as ``geometry.draw_patches`` returns.
     """
-    batch, count = heads.shape
-    device, size = images.device, images.shape[-1]
-    painted = (heads < 0) & (torch.rand_like(heads, dtype=torch.float32) < 0.5)
-    any_colour = torch.rand(batch, 3, count, device=device) ** 0.7 * 255
-    # half of them in the colours of helmets: green and red high, blue high or none
-    helmet = torch.rand(batch, 3, count, device=device) * 90 + 165
-    helmet[:, 0] *= (torch.rand(batch, count, device=device) < 0.5).float()
-    bright = torch.rand(batch, 1, count, device=device) < 0.5
-    colour = torch.where(bright, helmet, any_colour)
-    keep = torch.where(painted, 0.3 * torch.rand(batch, count, device=device), 1.0)
-    slope = (torch.rand(batch, 2, count, device=device) - 0.5) * 400
-    table = torch.cat((colour, slope, keep[:, None]), 1).to(images.dtype)  # (B, 6, P)
-    tiles = torch.zeros(batch, 6, TILES, device=device, dtype=images.dtype)
-    tiles[:, 5] = 1
-    table = torch.cat((tiles, table), 2)
-    flat = slot.flatten(1)[:, None].expand(-1, 6, -1)
-    values = table.gather(2, flat).view(batch, 6, size, size)
+    shape, device, size = heads.shape, images.device, images.shape[-1]
+
+    def draw(*more: int) -> Tensor:
+        return torch.rand(shape[0], *more, shape[1], device=device)
+
+    painted = (heads < 0) & (draw() < 0.35)
+    helmet = draw(3) * 90 + 165  # green and red high, blue high or none
+    helmet[:, 0] *= (draw() < 0.5).float()
+    colour = torch.where(draw(1) < 0.5, helmet, draw(3) ** 0.7 * 255)
+    keep = torch.where(painted, 0.3 * draw(), 1.0)
+    slope = (draw(2) - 0.5) * 400
+    middle = (rects[..., :2] + rects[..., 2:]).transpose(1, 2) / 2
+    half = (rects[..., 2:] - rects[..., :2]).transpose(1, 2).clamp(min=4) / 2
+    middle = middle + (draw(2) - 0.5) * 0.8 * half
+    reach = half * (0.25 + 0.4 * draw(1)) * torch.where(draw(1) < 0.5, 1.0, 1e-2)
+    table = torch.cat((colour, slope, keep[:, None], draw(3) * 255, middle, 1 / reach), 1)
+    tiles = torch.zeros(shape[0], table.shape[1], TILES, device=device)
+    tiles[:, 5] = 1  # tiles keep their pixels
+    table = torch.cat((tiles, table), 2).to(images.dtype)
+    index = slot.flatten(1)[:, None].expand(-1, table.shape[1], -1)
+    values = table.gather(2, index).view(shape[0], -1, size, size)
     ramp = torch.linspace(-1, 1, size, device=device, dtype=images.dtype)
     shade = values[:, 3] * ramp[:, None] + values[:, 4] * ramp
-    paint = (values[:, :3] + shade[:, None].clamp(-60, 60)).clamp(0, 255)
-    return torch.lerp(paint, images, values[:, 5:])
+    at = torch.arange(size, device=device, dtype=images.dtype)
+    dx = ((at - values[:, 9]) * values[:, 11]).clamp(-2, 2)
+    dy = ((at[:, None] - values[:, 10]) * values[:, 12]).clamp(-2, 2)
+    spot = (dx * dx + dy * dy < 1)[:, None]
+    paint = torch.where(spot, values[:, 6:9], values[:, :3])
+    paint = (paint + shade[:, None].clamp(-60, 60)).clamp(0, 255)
+    return torch.lerp(paint, images, values[:, 5:6])
 
 
 def change_colour(images: Tensor, chance: float, calm: Tensor) -> Tensor:
@@ -128,10 +138,15 @@ def jpeg_blocks(images: Tensor) -> Tensor:
 
 
 def augment_colour(
-    images: Tensor, slot: Tensor, heads: Tensor, spec: AugmentSpec, calm: Tensor
+    images: Tensor,
+    slot: Tensor,
+    rects: Tensor,
+    heads: Tensor,
+    spec: AugmentSpec,
+    calm: Tensor,
 ) -> Tensor:
     """All changes of this module in their order: scene, light, camera."""
     if heads.shape[1]:
-        images = paint_patches(images, slot, heads)
+        images = paint_patches(images, slot, rects, heads)
     images = change_colour(images, spec.colour, calm)
     return degrade(images, spec.degrade, calm)

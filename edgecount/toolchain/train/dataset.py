@@ -23,6 +23,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 PAD = 114
 IGNORE = -2  # class of a region in which nothing is right or wrong
 EMPTY = -1  # class of an unused slot
+SPOTS = 8192  # look-alikes that are remembered
 
 
 def find_pairs(folder: Path, splits: Optional[Sequence[str]] = None) -> List[Tuple[Path, Path]]:
@@ -81,12 +82,27 @@ class PictureSet:
         extent: (N, 2) float32, width and height of the picture inside S × S (top left).
         boxes: (N, M, 4) float32, x1, y1, x2, y2 in pixels of the cached picture.
         classes: (N, M) int64, a class, ``IGNORE`` or ``EMPTY``.
+        spot_pictures: (S,) int64, pictures that hold known look-alikes, cyclically repeated.
+        spots: (S, 4) float32, their boxes.
+        spot_chance: () float32, how often a pasted background is one of them; 0 while none is
+            known.
     """
 
     atlas: Tensor
     extent: Tensor
     boxes: Tensor
     classes: Tensor
+    spot_pictures: Tensor
+    spots: Tensor
+    spot_chance: Tensor
+
+    def set_spots(self, pictures: Tensor, boxes: Tensor, chance: float) -> None:
+        """Remember look-alikes: (n,) pictures and (n, 4) boxes; the tensors stay where they are."""
+        if len(pictures):
+            index = torch.arange(len(self.spots)) % len(pictures)
+            self.spot_pictures.copy_(pictures[index])
+            self.spots.copy_(boxes[index])
+        self.spot_chance.fill_(chance if len(pictures) else 0.0)
 
     @property
     def size(self) -> int:
@@ -104,7 +120,11 @@ class PictureSet:
 
 
 def load_pictures(
-    pairs: Sequence[Tuple[Path, Path]], size: int, classes: int, device: torch.device, spare: int = 16
+    pairs: Sequence[Tuple[Path, Path]],
+    size: int,
+    classes: int,
+    device: torch.device,
+    spare: int = 16,
 ) -> PictureSet:
     """Read pictures, shrink or enlarge each so that its longest side is ``size``, pack them.
 
@@ -139,6 +159,9 @@ def load_pictures(
         extent=torch.from_numpy(extent).to(device),
         boxes=torch.from_numpy(boxes).to(device),
         classes=torch.from_numpy(kinds).to(device),
+        spot_pictures=torch.zeros(SPOTS, dtype=torch.int64, device=device),
+        spots=torch.ones(SPOTS, 4, device=device),
+        spot_chance=torch.zeros((), device=device),
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from edgecount.errors import MissingExtraError, ModelError
-from edgecount.toolchain.train.model import Detector
+from edgecount.toolchain.train.model import Detector, fit_shapes
 from edgecount.toolchain.train.recipe import TrainRecipe
 from edgecount.toolchain.train.trainer import load_checkpoint
 
@@ -28,7 +28,8 @@ def restore(checkpoint: Path) -> Tuple[TrainRecipe, Detector]:
     state = load_checkpoint(checkpoint, torch.device("cpu"))
     try:
         recipe = TrainRecipe.model_validate(state["recipe"])
-        model = state.get("network") or Detector(recipe.model, len(recipe.classes))
+        model = Detector(recipe.model, len(recipe.classes))
+        fit_shapes(model, state["ema"])
         model.load_state_dict(state["ema"])
     except (KeyError, ValueError, RuntimeError) as error:
         raise ModelError(f"{checkpoint} is no checkpoint of edgecount: {error}") from error
@@ -123,7 +124,7 @@ def _fix_reshapes(graph: Any, channels: int) -> None:
 
 
 def _difference(model: nn.Module, graph: Any, batch: int, size: int) -> float:
-    """Largest difference, relative where values exceed 1, on random pictures."""
+    """Largest difference on random pictures, relative to the largest value where that is over 1."""
     import onnxruntime
 
     images = torch.randint(0, 256, (batch, 3, size, size + 32), dtype=torch.uint8).float()
@@ -135,4 +136,4 @@ def _difference(model: nn.Module, graph: Any, batch: int, size: int) -> float:
     (got,) = session.run(None, {"images": images.numpy()})
     if got.shape != expected.shape:
         return float("inf")
-    return float((np.abs(got - expected) / np.maximum(1, np.abs(expected))).max())
+    return float(np.abs(got - expected).max() / max(1.0, np.abs(expected).max()))

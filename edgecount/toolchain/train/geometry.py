@@ -146,23 +146,31 @@ def draw_patches(
     has_head = valid.gather(-1, pick[..., None])[..., 0] > 0
     head = boxes.gather(2, pick[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
     is_head = has_head & (torch.rand(shape, device=device) < 0.4)
+    known = ~is_head & (torch.rand(shape, device=device) < data.spot_chance)
+    which = torch.randint(len(data.spots), shape, device=device)
+    source = torch.where(known, data.spot_pictures[which], source)
     extent = data.extent[source]
     spot_size = (0.05 + 0.3 * torch.rand_like(extent)) * extent
     spot_from = torch.rand_like(extent) * (extent - spot_size)
     spot = torch.cat((spot_from, spot_from + spot_size), -1)
     touches = (intersection(spot[:, :, None], boxes) > 0) & (kinds != EMPTY)
+    free = ~touches.any(-1) | known
+    spot = torch.where(known[..., None], data.spots[which], spot)
     region = torch.where(is_head[..., None], head, spot)
-    width = log_uniform(torch.full(shape, 9.0, device=device), torch.full(shape, 80.0, device=device))
+    width = log_uniform(
+        torch.full(shape, 9.0, device=device), torch.full(shape, 80.0, device=device)
+    )
     zoom = width / (region[..., 2:] - region[..., :2]).mean(-1).clamp(min=1)
     angle = _angles(zoom.shape, calm * 0 + 0.3, device)
     flip = torch.where(torch.rand_like(zoom) < 0.5, -1.0, 1.0)
     stretch = torch.exp((torch.rand_like(zoom) - 0.5) * 0.6)
     forward = linear_map(zoom, stretch, angle, flip)
-    half = (region[..., 2:] - region[..., :2]) / 2 * torch.where(is_head, 1.12, 1.0)[..., None]
+    margin = torch.where(is_head | known, 1.12, 1.0)[..., None]
+    half = (region[..., 2:] - region[..., :2]) / 2 * margin
     reach = (forward.square() @ half.square()[..., None])[..., 0].sqrt()  # of the inscribed ellipse
     q = torch.rand(*shape, 2, device=device) * size
     chance = spec.paste * (1 - 0.7 * calm)
-    used = (torch.rand(shape, device=device) < chance) & (is_head | ~touches.any(-1))
+    used = (torch.rand(shape, device=device) < chance) & (is_head | free)
     rect = torch.cat((q - reach, q + reach), -1) * used[..., None]
     p = (region[..., :2] + region[..., 2:]) / 2
     return Slots(source, forward, torch.cat((p, q), -1), rect), torch.where(is_head, pick, -1)

@@ -6,7 +6,8 @@ training the averaged network labels the set anew, under changes that a true hea
 mirrored, grey, with swapped channels, and enlarged.
 """
 
-from typing import List, Tuple
+from dataclasses import dataclass
+from typing import List, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,11 @@ from edgecount.toolchain.train.validate import Candidates, batches, candidates, 
 from edgecount.toolchain.train.yolox import YoloxNano
 
 ENLARGED = 1.54  # second scale at which the network must see a head; 640 for a cache of 416
-PERSON_SCORE = 0.4
+PERSON_SCORE = 0.4  # of a person whose head must be somewhere
+PERSON_HINT = 0.1  # of a person whose head may be there
 HEAD_PART = 0.4  # upper part of a person in which a head must be
+
+People = List[npt.NDArray[np.float32]]
 
 
 def add_boxes(
@@ -36,22 +40,30 @@ def add_boxes(
     return count
 
 
-def ignore_people(data: PictureSet, teacher: YoloxNano, batch: int = 64) -> int:
+def find_people(data: PictureSet, teacher: YoloxNano, batch: int = 64) -> People:
+    """What a COCO detector takes for people, picture by picture: (n, 5) x1, y1, x2, y2, score."""
+    people = []
+    for _, images in batches(data, data.size, batch):
+        with torch.no_grad():
+            boxes, scores = teacher.people(images)
+        for raw in candidates(boxes, scores[..., None], PERSON_HINT):
+            found = suppress(raw, 0.5)
+            people.append(np.concatenate((found.boxes, found.scores[:, None]), 1))
+    return people
+
+
+def ignore_people(data: PictureSet, people: People) -> int:
     """Ignore the head region of every person in whose upper part no head is labelled.
 
     Returns:
         Number of regions.
     """
     total = 0
-    for start, images in batches(data, data.size, batch):
-        with torch.no_grad():
-            boxes, scores = teacher.people(images)
-        for i, raw in enumerate(candidates(boxes, scores[..., None], PERSON_SCORE)):
-            people = suppress(raw, 0.5).boxes
-            labelled = data.boxes[start + i][data.classes[start + i] >= 0].cpu().numpy()
-            regions = headless(people, labelled)
-            kinds = np.full(len(regions), IGNORE, np.int64)
-            total += add_boxes(data, start + i, regions, kinds)
+    for picture, found in enumerate(people):
+        sure = found[found[:, 4] >= PERSON_SCORE, :4]
+        labelled = data.boxes[picture][data.classes[picture] >= 0].cpu().numpy()
+        regions = headless(sure, labelled)
+        total += add_boxes(data, picture, regions, np.full(len(regions), IGNORE, np.int64))
     return total
 
 
@@ -59,42 +71,85 @@ def headless(
     people: npt.NDArray[np.float32], heads: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     """Upper parts (n, 4) of those people (m, 4) that hold the centre of no head (k, 4)."""
+    return upper_parts(people)[~_holds(people, heads).any(1)]
+
+
+def upper_parts(people: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Where the heads of people (m, 4) must be, (m, 4)."""
     width, height = people[:, 2] - people[:, 0], people[:, 3] - people[:, 1]
     low = people[:, :2] - np.stack((0.1 * width, 0.1 * height), 1)
     high = np.stack((people[:, 2] + 0.1 * width, people[:, 1] + HEAD_PART * height), 1)
+    return np.concatenate((low, high), 1).astype(np.float32)
+
+
+def _holds(
+    people: npt.NDArray[np.float32], heads: npt.NDArray[np.float32]
+) -> npt.NDArray[np.bool_]:
+    """(m, k): the upper part of person m holds the centre of head k."""
+    parts = upper_parts(people)
     middle = (heads[:, :2] + heads[:, 2:]) / 2
-    inside = ((middle[None] > low[:, None]) & (middle[None] < high[:, None])).all(-1)
-    return np.concatenate((low, high), 1)[~inside.any(1)].astype(np.float32)
+    inside = (middle[None] > parts[:, None, :2]) & (middle[None] < parts[:, None, 2:])
+    result: npt.NDArray[np.bool_] = inside.all(-1)
+    return result
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round of labelling found.
+
+    Attributes:
+        added: Heads added.
+        ignored: Regions ignored.
+        look_alikes: (n,) pictures and (n, 4) boxes that the network takes for heads where no
+            person is: logos, hands, lamps.
+    """
+
+    added: int
+    ignored: int
+    look_alikes: Tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
 def relabel(
-    model: Detector, data: PictureSet, original: Tensor, spec: LabelSpec, batch: int = 32
-) -> Tuple[int, int]:
+    model: Detector,
+    data: PictureSet,
+    original: Tensor,
+    spec: LabelSpec,
+    people: Optional[People] = None,
+    batch: int = 32,
+) -> Round:
     """Label the set anew, in place; earlier rounds are forgotten.
+
+    Most of what a network finds beside the labels is no head. Where a person detector's opinion
+    is at hand, only what lies in the upper part of a person can be one; the rest are look-alikes.
 
     Args:
         model: The averaged network, in evaluation mode.
         data: The training set.
         original: (N, M) its classes before the first round.
         spec: Scores from which a region is added or ignored.
+        people: As ``find_people`` returns; None where there is no person detector.
         batch: Pictures at a time.
-
-    Returns:
-        Number of heads added and of regions ignored.
     """
     data.classes.copy_(original)
     added = ignored = 0
+    pictures: List[int] = []
+    spots: List[npt.NDArray[np.float32]] = []
     for start, images in batches(data, data.size, batch):
-        for i, found in enumerate(_agreed(model, images, spec.ignore_above)):
-            have = data.classes[start + i] >= 0
-            known = data.boxes[start + i][have].cpu().numpy()
+        for picture, found in enumerate(_agreed(model, images, spec.ignore_above), start):
+            known = data.boxes[picture][data.classes[picture] >= 0].cpu().numpy()
             new = unmatched(found.boxes, known)
-            boxes, scores = found.boxes[new], found.scores[new]
-            kinds = np.where(scores >= spec.add_above, found.classes[new], IGNORE)
-            count = add_boxes(data, start + i, boxes, kinds)
+            boxes, scores, kinds = found.boxes[new], found.scores[new], found.classes[new]
+            kinds = np.where(scores >= spec.add_above, kinds, IGNORE)
+            if people is not None:
+                likely = _holds(people[picture][:, :4], boxes).any(0)
+                spots.extend(boxes[~likely])
+                pictures.extend([picture] * int((~likely).sum()))
+                boxes, kinds = boxes[likely], kinds[likely]
+            count = add_boxes(data, picture, boxes, kinds)
             added += int((kinds[:count] >= 0).sum())
             ignored += int((kinds[:count] == IGNORE).sum())
-    return added, ignored
+    look_alikes = np.array(pictures, np.int64), np.array(spots, np.float32).reshape(-1, 4)
+    return Round(added, ignored, look_alikes)
 
 
 def unmatched(

@@ -4,7 +4,7 @@ Parameter names begin with ``backbone.``, ``neck.`` or ``head.``; precision rule
 """
 
 import math
-from typing import List, Sequence, Tuple
+from typing import List, Mapping, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +133,26 @@ def decode(output: Tensor, centres: Tensor, strides: Tensor) -> Tuple[Tensor, Te
     ltrb = output[:, :4].transpose(1, 2) * strides[None, :, None]
     boxes = torch.cat((centres - ltrb[..., :2], centres + ltrb[..., 2:]), -1)
     return boxes, output[:, 4:].transpose(1, 2)
+
+
+def fit_shapes(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give convolutions and norms the channel counts of a state dict (of a pruned network)."""
+    for name, module in model.named_modules():
+        weight = state.get(f"{name}.weight")
+        if weight is None or weight.shape == module.weight.shape:
+            continue
+        module.weight = nn.Parameter(torch.empty_like(weight, device=module.weight.device))
+        if isinstance(module, nn.BatchNorm2d):
+            module.num_features = len(weight)
+            module.running_mean = module.running_mean.new_zeros(len(weight))
+            module.running_var = module.running_var.new_ones(len(weight))
+        elif isinstance(module, nn.Conv2d):
+            depthwise = module.groups == module.in_channels > 1
+            module.out_channels = len(weight)
+            module.groups = len(weight) if depthwise else module.groups
+            module.in_channels = len(weight) if depthwise else weight.shape[1]
+        if module.bias is not None:
+            module.bias = nn.Parameter(module.bias.new_zeros(len(weight)))
 
 
 def count_macs(model: nn.Module, size: int) -> int:

@@ -71,9 +71,7 @@ class AugmentSpec(_Section):
     degrade: float = Field(
         0.35, ge=0, le=1, description="Chance of each of blur, noise, low light, JPEG blocks."
     )
-    calm: float = Field(
-        0.15, ge=0, le=1, description="Last part of the run with milder changes."
-    )
+    calm: float = Field(0.15, ge=0, le=1, description="Last part of the run with milder changes.")
 
 
 class LabelSpec(_Section):
@@ -85,8 +83,11 @@ class LabelSpec(_Section):
     relabel_at: List[float] = Field(
         default_factory=list, description="Parts of the run after which the set is labelled anew."
     )
-    add_above: float = Field(0.55, description="Agreed score from which an unlabelled head counts.")
-    ignore_above: float = Field(0.25, description="Agreed score from which a region is ignored.")
+    add_above: float = Field(0.5, description="Agreed score from which an unlabelled head counts.")
+    ignore_above: float = Field(0.3, description="Agreed score from which a region is ignored.")
+    look_alikes: float = Field(
+        0.5, ge=0, le=1, description="Share of known look-alikes among pasted backgrounds."
+    )
 
 
 class ScheduleSpec(_Section):
@@ -107,7 +108,7 @@ class ScheduleSpec(_Section):
     warmup: float = Field(0.03, ge=0, le=1, description="First part of the run with a rising rate.")
     ema: float = Field(0.9985, gt=0, lt=1, description="Decay of the averaged weights.")
     box_weight: float = Field(3.0, gt=0)
-    max_boxes: int = Field(96, ge=1, description="Boxes per picture after mosaic.")
+    max_boxes: int = Field(80, ge=1, description="Boxes per picture after mosaic.")
     seed: int = 1
 
 

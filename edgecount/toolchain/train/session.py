@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -12,13 +12,16 @@ from edgecount.errors import ConfigError
 from edgecount.toolchain.train import yolox
 from edgecount.toolchain.train.curves import draw_curves
 from edgecount.toolchain.train.dataset import PictureSet, find_pairs, load_pictures
-from edgecount.toolchain.train.export import export_onnx, fold_norms
-from edgecount.toolchain.train.labels import ignore_people
+from edgecount.toolchain.train.export import export_onnx, fold_norms, restore
+from edgecount.toolchain.train.labels import find_people, ignore_people
 from edgecount.toolchain.train.model import Detector
-from edgecount.toolchain.train.recipe import TrainRecipe
+from edgecount.toolchain.train.prune import prune, size_of
+from edgecount.toolchain.train.recipe import InitSpec, LabelSpec, TrainRecipe
 from edgecount.toolchain.train.trainer import Progress, Trainer
+from edgecount.toolchain.train.validate import validate
 
 Report = Callable[[str], None]
+TUNING_RATE = 0.4  # learning rate after pruning, relative to the recipe's
 MEASURED = 8  # batches of 32 pictures on which a teacher's activations are measured
 
 
@@ -94,19 +97,87 @@ def prepare(
     order = torch.randperm(len(data))[: MEASURED * 32].to(device)
     pictures: List[torch.Tensor] = [data.pictures(part) for part in order.split(32)]
     yolox.start_from(teacher, model, pictures)
+    people = find_people(data, teacher)
     if recipe.labels.ignore_people:
-        count = ignore_people(data, teacher)
+        count = ignore_people(data, people)
         report(f"{count} people without a labelled head: their head regions are ignored")
     features = None
     teacher.trunk = fold_norms(teacher.trunk)
     if recipe.init.distill:
         features = yolox.FeatureTeacher(teacher, recipe.model.neck_width).to(device)
-    return Trainer(recipe, model, data, held_out, features)
+    return Trainer(recipe, model, data, held_out, features, people)
 
 
-def _load(
-    recipe: TrainRecipe, job: Job, splits: Sequence[str], device: torch.device
-) -> PictureSet:
+@dataclass(frozen=True)
+class PruneResult:
+    """What pruning did.
+
+    Attributes:
+        before, pruned, after: The network as it came, without the channels, and fine-tuned:
+            ``parameters``, ``gmac`` and (with held-out pictures) the average precisions.
+        path: The ONNX file of the last; None when interrupted.
+    """
+
+    before: Dict[str, float]
+    pruned: Dict[str, float]
+    after: Dict[str, float]
+    path: Optional[Path]
+
+
+def prune_and_tune(
+    source: Path, ratio: float, epochs: int, job: Job, on_epoch: Callable[[Progress], None]
+) -> PruneResult:
+    """Prune the network of a checkpoint, train it on, export it.
+
+    Raises:
+        DatasetError: The data cannot be read.
+        ModelError: The checkpoint cannot be read.
+    """
+    recipe, model = restore(source)
+    recipe = _tuning(recipe, epochs, ratio)
+    _seed(recipe.schedule.seed)
+    device = torch.device(job.device)
+    data = _load(recipe, job, job.splits, device)
+    held_out = _load(recipe, job, job.held_out, device) if job.held_out else None
+    model = model.to(device)
+    before = _measure(model, held_out, recipe.size)
+    prune(model, ratio, recipe.size)
+    pruned = _measure(model, held_out, recipe.size)
+    trainer = Trainer(recipe, model, data, held_out)
+    checkpoint = job.out / "checkpoint.pt"
+    if job.resume and checkpoint.is_file():
+        trainer.resume(checkpoint)
+    complete = trainer.run(on_epoch, checkpoint)
+    draw_curves(trainer.history, job.out / "curves.png", recipe.name)
+    after = _measure(trainer.ema, held_out, recipe.size)
+    path = job.out / f"{recipe.name}.onnx"
+    if complete:
+        export_onnx(trainer.ema.float().cpu(), path, recipe.size)
+    return PruneResult(before, pruned, after, path if complete else None)
+
+
+def _tuning(recipe: TrainRecipe, epochs: int, ratio: float) -> TrainRecipe:
+    """The recipe for training on: short, gentle, no other network needed."""
+    schedule = {"epochs": epochs, "lr": recipe.schedule.lr * TUNING_RATE}
+    return recipe.model_copy(
+        update={
+            "name": f"{recipe.name}-pruned{round(100 * ratio)}",
+            "init": InitSpec(),
+            "labels": LabelSpec(),
+            "schedule": recipe.schedule.model_copy(update=schedule),
+        }
+    )
+
+
+def _measure(model: Detector, held_out: Optional[PictureSet], side: int) -> Dict[str, float]:
+    size = size_of(model, side)
+    found: Dict[str, float] = {"parameters": size.parameters, "gmac": size.macs / 1e9}
+    if held_out is not None:
+        found.update(validate(model.eval(), held_out, side))
+    return found
+
+
+def _load(recipe: TrainRecipe, job: Job, splits: Sequence[str], device: torch.device) -> PictureSet:
     pairs = find_pairs(job.data, splits or None)
     return load_pictures(pairs, recipe.cache, len(recipe.classes), device)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from edgecount.errors import ModelError
 from edgecount.toolchain.train.augment import make_batch
 from edgecount.toolchain.train.dataset import PictureSet
-from edgecount.toolchain.train.labels import relabel
+from edgecount.toolchain.train.labels import People, relabel
 from edgecount.toolchain.train.loss import detection_loss
 from edgecount.toolchain.train.model import Detector, cells
 from edgecount.toolchain.train.recipe import TrainRecipe
@@ -42,6 +42,7 @@ class Progress:
     metrics: Dict[str, float]
     added: int = 0
     ignored: int = 0
+    look_alikes: int = 0
 
 
 class Trainer:
@@ -53,6 +54,7 @@ class Trainer:
         data: Pictures to learn from, on the same device.
         held_out: Pictures to validate on; no validation when None.
         teacher: Keeps features near another network's, when given.
+        people: Where a person detector sees people, for labelling anew.
     """
 
     def __init__(
@@ -62,9 +64,10 @@ class Trainer:
         data: PictureSet,
         held_out: Optional[PictureSet] = None,
         teacher: Optional[FeatureTeacher] = None,
+        people: Optional[People] = None,
     ) -> None:
         self.recipe, self.model, self.data, self.held_out = recipe, model, data, held_out
-        self.teacher = teacher
+        self.teacher, self._people = teacher, people
         self.device = data.atlas.device
         if self.device.type == "cuda":
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -186,13 +189,19 @@ class Trainer:
         progress = Progress(epoch, self.step, len(self.data), dict(zip(LOSSES, losses)), {})
         marks = [max(1, round(part * epochs)) for part in self.recipe.labels.relabel_at]
         if epoch in marks:
-            progress.added, progress.ignored = relabel(
-                self.ema, self.data, self._original_classes, self.recipe.labels
-            )
+            self._relabel(progress)
         if self.held_out is not None and (epoch % every == 0 or epoch == epochs):
             progress.metrics = validate(self.ema, self.held_out, self.recipe.size)
         self.history.append(progress)
         return progress
+
+    def _relabel(self, progress: Progress) -> None:
+        labels = self.recipe.labels
+        found = relabel(self.ema, self.data, self._original_classes, labels, self._people)
+        pictures, boxes = (torch.from_numpy(a).to(self.device) for a in found.look_alikes)
+        self.data.set_spots(pictures, boxes, labels.look_alikes)
+        progress.added, progress.ignored = found.added, found.ignored
+        progress.look_alikes = len(pictures)
 
     def _set_schedule(self) -> None:
         """Put learning rate, decay and strength of this step where the graph reads them."""
@@ -225,9 +234,7 @@ class Trainer:
         centres, strides = cells(size, size, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, cuda, cache_enabled=False):
             features, output = self._network(images)
-            apart = (
-                self.teacher(images, features) if self.teacher else torch.zeros_like(self._calm)
-            )
+            apart = self.teacher(images, features) if self.teacher else torch.zeros_like(self._calm)
         loss, parts = self._loss(
             output.float(), boxes, classes, centres, strides, recipe.schedule.box_weight
         )
@@ -245,8 +252,10 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self) -> None:
-        for mine, averaged in self._pairs:
-            averaged.lerp_(mine, 1 - self._decay)
+        mine, averaged = (list(side) for side in zip(*self._pairs))
+        steps = torch._foreach_sub(mine, averaged)  # noqa: SLF001 - one launch for all weights
+        torch._foreach_mul_(steps, 1 - self._decay)  # noqa: SLF001
+        torch._foreach_add_(averaged, steps)  # noqa: SLF001
 
     def _graphed_step(self, size: int) -> None:
         if size not in self._graphs:
@@ -261,6 +270,7 @@ class Trainer:
                 self._learn(size)
         torch.cuda.current_stream().wait_stream(side)
         self._optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()  # a graph has its own memory; give back what the warm-up took
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self._graphs.values())).pool() if self._graphs else None
         with torch.cuda.graph(graph, pool=pool):
@@ -280,6 +290,7 @@ class Trainer:
             "boxes": self.data.boxes,
             "classes": self.data.classes,
             "original_classes": self._original_classes,
+            "spots": [self.data.spot_pictures, self.data.spots, self.data.spot_chance],
             "random": torch.get_rng_state(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -309,6 +320,9 @@ class Trainer:
         self.data.boxes.copy_(state["boxes"])
         self.data.classes.copy_(state["classes"])
         self._original_classes = state["original_classes"].to(self.device)
+        mine = (self.data.spot_pictures, self.data.spots, self.data.spot_chance)
+        for spot, saved in zip(mine, state["spots"]):
+            spot.copy_(saved)
         self.history = [Progress(**p) for p in state["history"]]
         self.step = state["step"]
         torch.set_rng_state(state["random"].cpu())

@@ -19,9 +19,7 @@ class Options(BaseModel):
     channels: Tuple[int, int, int, int, int] = Field(
         (16, 32, 64, 128, 256), description="Channels of the stem and of the four stages."
     )
-    depth: Tuple[int, int, int, int] = Field(
-        (1, 3, 3, 1), description="Bottlenecks in each stage."
-    )
+    depth: Tuple[int, int, int, int] = Field((1, 3, 3, 1), description="Bottlenecks in each stage.")
     depthwise: bool = Field(True, description="Depthwise + 1×1 instead of dense 3×3 convolutions.")
     stem_kernel: int = Field(3, description="3, or 6 (YOLOX's focus layer as one convolution).")
     act: str = Field("relu", description="relu, silu or hardswish.")

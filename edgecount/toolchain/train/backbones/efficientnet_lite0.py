@@ -38,7 +38,9 @@ class EfficientNetLite0(nn.Module):
                 for i in range(repeats):
                     stride = first if i == 0 else 1
                     hidden = cin * expansion
-                    blocks.append(InvertedResidual(cin, hidden, cout, kernel, stride, False, "relu"))
+                    blocks.append(
+                        InvertedResidual(cin, hidden, cout, kernel, stride, False, "relu")
+                    )
                     cin = cout
             self.add_module(name, nn.Sequential(*blocks))
         self.channels = (40, 112, 320)
