@@ -174,16 +174,15 @@ class TestOutages:
         assert reader.reconnects == 1
         assert reader.error == ""
 
-    @pytest.mark.parametrize("away_s", [4.0, 11.0])
+    @pytest.mark.parametrize("away_s", [0.5, 6.0])
     def test_frozen_and_resumed(
         self, server: RtspServer, start: Callable[..., Reader], away_s: float
     ) -> None:
         reader = start(server.url())
         seconds_until(is_online(reader), 10.0)
-        frozen = time.monotonic()
         server.freeze()
         seconds_until(is_degraded(reader), NOTICED_S)
-        time.sleep(max(0.0, frozen + away_s - time.monotonic()))
+        time.sleep(away_s)
         assert is_degraded(reader)()
         server.resume()
         seconds_until(is_online(reader), BACK_S)
