@@ -5,8 +5,9 @@ from typing import Callable, Iterator, List, Mapping, Optional
 
 import pytest
 from support.mosquitto import Broker, Certificates, make_certificates
+from support.mqtt import settings_for
 
-from edgecount.config import LedgerSettings, Settings
+from edgecount.config import LedgerSettings
 from edgecount.count.ledger import Ledger
 from edgecount.publish.mqtt import MqttSink, create
 
@@ -48,20 +49,3 @@ def make_sink(ledger: Ledger) -> Iterator[MakeSink]:
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return make_certificates(tmp_path_factory.mktemp("certificates"))
-
-
-def settings_for(port: int, **mqtt: object) -> Settings:
-    return Settings.model_validate(
-        {
-            "device": "lobby",
-            "cameras": [
-                {
-                    "name": "door",
-                    "source": "usb:0",
-                    "lines": [{"name": "entrance", "from": [0.1, 0.5], "to": [0.9, 0.5]}],
-                }
-            ],
-            "places": {"hall": {"in": ["door.entrance"]}},
-            "mqtt": {"host": "127.0.0.1", "port": port, "state_interval_s": 0.1, **mqtt},
-        }
-    )
