@@ -53,6 +53,8 @@ class Broker:
     def start(self) -> "Broker":
         # The port first: listener options such as certificates belong to the last listener.
         config = f"listener {self.port} 127.0.0.1\n{self._lines}\nuser root\nlog_type all\n"
+        # The default drops what a slow subscriber has not taken after 1,000 messages.
+        config += "max_queued_messages 0\n"
         if self._persistent:
             config += (
                 f"persistence true\npersistence_location {self.folder}/\nautosave_interval 1\n"

@@ -16,7 +16,6 @@ from edgecount.count.ledger import Ledger
 from edgecount.publish.mqtt import MqttSink, create
 from edgecount.records import CountEvent, LineTotals, Snapshot
 
-
 pytestmark = pytest.mark.integration
 
 MakeSink = Callable[..., MqttSink]
