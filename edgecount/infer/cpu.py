@@ -11,6 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from time import perf_counter
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
+import cv2
+
 from edgecount.errors import EngineError
 from edgecount.infer.base import Detector
 from edgecount.records import Detections, Frame, FrameInfo, StageTimer, Tracked
@@ -49,9 +51,12 @@ class CpuBackend:
         self._ignore = ignore or (lambda _info, detections: detections)
         self._timer = timer or (lambda _stage, _seconds: None)
         self._last_time: Dict[str, float] = {}
+        # Process-wide, and meant so: pictures are processed side by side, and OpenCV's own
+        # threads would only take the cores from the other workers.
+        cv2.setNumThreads(1)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="infer")
-        # A batch in work and one in waiting for each worker, since all may end at once.
-        self.depth = 2 * workers
+        # One in waiting, so that no worker idles; more would only age in a live camera's queue.
+        self.depth = workers + 1
         self._free = threading.Semaphore(self.depth)
         self._in_flight: queue.SimpleQueue[List[_Pending]] = queue.SimpleQueue()
         self._oldest: Optional[List[_Pending]] = None

@@ -1,5 +1,6 @@
 """From the first signal to the last: start, turn, reload, stop."""
 
+import gc
 import signal
 import threading
 import time
@@ -92,6 +93,8 @@ class Runner:
         self._telemetry.start()
         try:
             service.start()
+            # What is alive now lives on: the collector need not look at it every time.
+            gc.freeze()
             service = self._turn_until_done(service)
         finally:
             service.stop()

@@ -24,7 +24,7 @@ from edgecount.runtime.core import Core
 from edgecount.runtime.pipeline import Lane
 from edgecount.runtime.plan import Model, Plan, default_settings, prepare
 
-_POLL_S = 0.01
+_POLL_S = 0.05
 _SHORTEST_TURN_S = 0.5
 
 
@@ -167,6 +167,22 @@ def bench(
         rss.append(psutil.Process().memory_info().rss / 1e6)
         alone.append(_infer_only(plan.model, image, workers, infer_s))
     return _result(plan, source, workers, pipeline, alone, rss, times, decode_ms, paced=bool(fps))
+
+
+class PipelineTurns:
+    """The pipeline alone, turn by turn, for benches that run it beside something else."""
+
+    def __init__(self, source: str, model: Optional[str]) -> None:
+        """Load the model. Raises as :func:`bench`."""
+        self._source = source
+        self._model = model
+        self._times = StageTimes()
+        self._loaded = _plan(source, model, None, None, self._times, None).model
+
+    def turn(self, seconds: float) -> float:
+        """Frames per second over one turn."""
+        plan = _plan(self._source, self._model, None, None, self._times, self._loaded)
+        return _run_turn(plan, self._times, seconds).fps
 
 
 def _plan(
