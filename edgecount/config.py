@@ -9,6 +9,7 @@ environment, ``${NAME:-default}`` with a default, ``${file:/path}`` from a file
 import os
 import re
 import socket
+from datetime import date
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple, Type, Union
 
@@ -27,7 +28,7 @@ from typing_extensions import Annotated, Literal
 
 from edgecount.discovery import nearest
 from edgecount.errors import ConfigError
-from edgecount.redact import Redactor, mask_url, url_passwords
+from edgecount.redact import Redactor, url_passwords
 from edgecount.timezones import zone
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -39,6 +40,11 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 # Names become MQTT topic levels, metric labels and file names.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 RESERVED_CAMERA_NAMES = ("status", "command", "response", "place", "aggregate")
+_PLACEHOLDER = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
+_MERGE = "tag:yaml.org,2002:merge"
+# No configuration is this large, but a few lines of aliases can be.
+_MOST_VALUES = 20_000
+_MOST_SHOWN = 80
 Location = Tuple[Union[str, int], ...]
 
 
@@ -122,7 +128,7 @@ class ZoneSettings(Strict):
     """A polygon in which heads are counted."""
 
     name: Name = Field(description="Name in topics, metrics and events.")
-    polygon: Annotated[List[Point], Field(min_length=3)] = Field(
+    polygon: Annotated[List[Point], Field(min_length=3, max_length=256)] = Field(
         description="Corners in order, normalised; the last joins the first."
     )
     max_occupancy: Optional[Annotated[int, Field(ge=1)]] = Field(
@@ -166,7 +172,7 @@ class CameraSettings(Strict):
     )
     lines: List[LineSettings] = Field(default_factory=list, description="Lines to count at.")
     zones: List[ZoneSettings] = Field(default_factory=list, description="Zones to count in.")
-    ignore: List[Annotated[List[Point], Field(min_length=3)]] = Field(
+    ignore: List[Annotated[List[Point], Field(min_length=3, max_length=256)]] = Field(
         default_factory=list, description="Polygons in which detections are dropped."
     )
     tracker: Dict[str, Any] = Field(
@@ -379,9 +385,14 @@ class Settings(Strict):
         10.0, description="How long a batch waits for more cameras, milliseconds."
     )
 
+    @field_validator("cameras")
+    @classmethod
+    def _distinct_cameras(cls, cameras: List[CameraSettings]) -> List[CameraSettings]:
+        _distinct([c.name for c in cameras], "camera")
+        return cameras
+
     @model_validator(mode="after")
     def _names_fit(self) -> "Settings":
-        _distinct([c.name for c in self.cameras], "camera")
         lines = {f"{c.name}.{line.name}" for c in self.cameras for line in c.lines}
         for place, settings in self.places.items():
             for line in settings.enters + settings.leaves:
@@ -429,12 +440,12 @@ class _Document:
         self._origin = origin
         self._environ = environ
         self._lines: Dict[Location, int] = {}
+        self._values = 0
         self._mistakes: List[str] = []
-        self._substituted: List[str] = []
+        self._substituted: Dict[Location, str] = {}
         try:
-            loader = yaml.SafeLoader(text)
-            node = loader.get_single_node()
-            self._loader = loader
+            self._loader = yaml.SafeLoader(text)
+            node = self._loader.get_single_node()
             self._data = {} if node is None else self._value(node, ())
         except yaml.YAMLError as error:
             raise ConfigError(f"{origin} is not valid YAML: {_problem(error)}") from None
@@ -450,42 +461,80 @@ class _Document:
         try:
             return model.model_validate(self._data)
         except ValidationError as error:
-            redact = Redactor(self._substituted)
+            redact = Redactor(self._substituted.values())
             raise ConfigError("\n".join(redact(m) for m in self._describe(error))) from None
 
     def _value(self, node: yaml.Node, at: Location) -> Any:
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise ConfigError(
+                f"{self._origin} holds more than {_MOST_VALUES} values; its aliases (*name) "
+                "may multiply each other"
+            )
         self._lines[at] = node.start_mark.line + 1
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, at)
         if isinstance(node, yaml.SequenceNode):
             return [self._value(n, (*at, i)) for i, n in enumerate(node.value)]
-        value = self._loader.construct_object(node)
-        return self._substitute(value, at) if isinstance(value, str) else value
+        return self._scalar(node, at)
 
-    def _mapping(self, node: yaml.MappingNode, at: Location) -> Dict[Any, Any]:
-        self._loader.flatten_mapping(node)
-        result: Dict[Any, Any] = {}
+    def _mapping(self, node: yaml.MappingNode, at: Location) -> Dict[str, Any]:
+        merged: Dict[str, Any] = {}
+        own: Dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = self._loader.construct_object(key_node)
-            if key in result:
-                line = key_node.start_mark.line + 1
-                self._mistakes.append(f"{self._origin}:{line}: {_dotted((*at, key))}: given twice")
-            result[key] = self._value(value_node, (*at, key))
-        return result
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._mistake(at, "a key is a word, not a list or a mapping", key_node)
+            elif key_node.tag == _MERGE:
+                merged = {**self._merged(value_node, at), **merged}
+            else:
+                # As written: YAML would make a number of 1, and true of on.
+                key = key_node.value
+                if key in own:
+                    self._mistake((*at, key), "given twice", key_node)
+                own[key] = self._value(value_node, (*at, key))
+        return {**merged, **own}
+
+    def _merged(self, node: yaml.Node, at: Location) -> Dict[str, Any]:
+        """What ``<<`` brings in: a mapping, or several of which the first goes first."""
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        merged: Dict[str, Any] = {}
+        line = self._lines[at]
+        for part in parts:
+            value = self._value(part, at)
+            self._lines[at] = line
+            if isinstance(value, dict):
+                merged = {**value, **merged}
+            else:
+                self._mistake(at, "'<<' takes a mapping", part)
+        return merged
+
+    def _scalar(self, node: yaml.Node, at: Location) -> Any:
+        try:
+            value = self._loader.construct_object(node)
+        except (ValueError, KeyError, AttributeError):
+            # How PyYAML fails at 2024-99-99, at a number of 5000 digits, and at wrong tags.
+            self._mistake(at, "cannot be read as a number, date or tag; put it in quotes", node)
+            return None
+        return self._substitute(value, at) if isinstance(value, str) else value
 
     def _substitute(self, text: str, at: Location) -> str:
         def one(match: "re.Match[str]") -> str:
             if match.group(0) == "$${":
                 return "${"
             try:
-                value = _lookup(match.group(1), self._environ)
+                return _lookup(match.group(1), self._environ)
             except ConfigError as error:
                 self._mistakes.append(f"{self._origin}:{self._lines[at]}: {_dotted(at)}: {error}")
                 return ""
-            self._substituted.append(value)
-            return value
 
-        return re.sub(r"\$\$\{|\$\{([^}]*)\}", one, text)
+        value = _PLACEHOLDER.sub(one, text)
+        if value != text:
+            self._substituted[at] = value
+        return value
+
+    def _mistake(self, at: Location, what: str, node: yaml.Node) -> None:
+        line = node.start_mark.line + 1
+        self._mistakes.append(f"{self._origin}:{line}: {_dotted(at)}: {what}")
 
     def _describe(self, error: ValidationError) -> List[str]:
         described = []
@@ -493,13 +542,22 @@ class _Document:
             at = mistake["loc"]
             if mistake["type"] == "unknown_key":
                 at = (*at, mistake["ctx"]["key"])
-            given = mistake["input"]
-            shown = (
-                f" (got {mask_url(repr(given))})" if isinstance(given, (str, int, float)) else ""
-            )
             message = mistake["msg"].replace("Input should", "should")
+            shown = self._shown(at, mistake["input"])
+            if mistake["type"] == "string_type" and isinstance(
+                mistake["input"], (int, float, date)
+            ):
+                shown += "; put it in quotes"
             described.append(f"{self._origin}:{self._line(at)}: {_dotted(at)}: {message}{shown}")
         return described
+
+    def _shown(self, at: Location, given: object) -> str:
+        secret = at in self._substituted or "password" in at
+        if secret or not isinstance(given, (str, int, float)):
+            return ""
+        text = Redactor(url_passwords(given))(given) if isinstance(given, str) else given
+        shown = repr(text)
+        return f" (got {shown if len(shown) <= _MOST_SHOWN else shown[:_MOST_SHOWN] + '…'})"
 
     def _line(self, at: Location) -> int:
         while at and at not in self._lines:
@@ -508,13 +566,21 @@ class _Document:
 
 
 def _problem(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without quoting the line: it may hold a password."""
+    """What is wrong and where, without quoting the text: it may hold a password."""
     mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "it cannot be read"
-    return f"line {mark.line + 1}: {problem}" if mark else str(problem)
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None)
+    told = str(problem or "it cannot be read")
+    quoted = re.search(r"\s*['\"]", told)
+    # PyYAML quotes single characters and its own <tokens>, and else what was written.
+    if quoted and not re.match(r"(<[^'>]*>|\\?.)['\"]", told[quoted.end() :]):
+        told = told[: quoted.start()] + "; a value that begins with * & ! % @ needs quotes"
+    return f"line {mark.line + 1}: {told}" if mark else told
 
 
-def _lookup(expression: str, environ: Mapping[str, str]) -> str:
+def _lookup(expression: Optional[str], environ: Mapping[str, str]) -> str:
+    """The value of what stands between ``${`` and ``}``; None where that does not end."""
+    if expression is None:
+        raise ConfigError("'${' without '}'; a literal '${' is written $${")
     if expression.startswith("file:"):
         path = Path(expression[len("file:") :])
         try:
@@ -522,13 +588,19 @@ def _lookup(expression: str, environ: Mapping[str, str]) -> str:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"the secret file {path} cannot be read: {error}") from error
     name, has_default, default = expression.partition(":-")
-    if name in environ:
-        return environ[name]
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ConfigError(
+            "write ${NAME}, ${NAME:-default} or ${file:/path}; a literal '${' is written $${"
+        )
+    # As in a shell, the default stands in for an empty value, too.
+    value = environ.get(name)
     if has_default:
-        return default
-    raise ConfigError(
-        f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
-    )
+        return value or default
+    if value is None:
+        raise ConfigError(
+            f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
+        )
+    return value
 
 
 def _dotted(at: Location) -> str:
@@ -554,29 +626,50 @@ def _simple_polygon(polygon: List[Point]) -> List[Point]:
     n = len(polygon)
     for i in range(n):
         for j in range(i + 1, n):
-            adjacent = j == i + 1 or (i == 0 and j == n - 1)
-            if not adjacent and _segments_meet(
-                polygon[i], polygon[i + 1], polygon[j], polygon[(j + 1) % n]
-            ):
+            if polygon[i] == polygon[j]:
+                raise PydanticCustomError(
+                    "polygon",
+                    "corners {i} and {j} are the same point; give each once, the last joins "
+                    "the first by itself",
+                    {"i": i + 1, "j": j + 1},
+                )
+    sides = list(zip(polygon, polygon[1:] + polygon[:1]))
+    for i in range(n):
+        for j in range(i + 1, n):
+            neighbours = j == i + 1 or (i == 0 and j == n - 1)
+            meet = _fold_back if neighbours else _segments_meet
+            if meet(*sides[i], *sides[j]):
                 raise PydanticCustomError(
                     "polygon",
                     "side {i} and side {j} of the polygon cross; give its corners in order",
                     {"i": i + 1, "j": j + 1},
                 )
-    doubled_area = sum(
-        polygon[i][0] * polygon[(i + 1) % n][1] - polygon[(i + 1) % n][0] * polygon[i][1]
-        for i in range(n)
-    )
+    doubled_area = sum(a[0] * b[1] - b[0] * a[1] for a, b in sides)
     if abs(doubled_area) < 1e-9:
         raise PydanticCustomError("polygon", "the polygon has no area; its corners lie on one line")
     return polygon
 
 
 def _segments_meet(a: Point, b: Point, c: Point, d: Point) -> bool:
-    def side(p: Point, q: Point, r: Point) -> float:
-        return (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
+    # The boxes decide where all four lie on one line.
+    boxes_meet = all(
+        min(a[k], b[k]) <= max(c[k], d[k]) and min(c[k], d[k]) <= max(a[k], b[k]) for k in (0, 1)
+    )
+    return (
+        boxes_meet and _side(a, b, c) * _side(a, b, d) <= 0 and _side(c, d, a) * _side(c, d, b) <= 0
+    )
 
-    return side(a, b, c) * side(a, b, d) <= 0 and side(c, d, a) * side(c, d, b) <= 0
+
+def _fold_back(a: Point, b: Point, c: Point, d: Point) -> bool:
+    """Whether two sides that share a corner lie on one another."""
+    if b != c:  # the last side of a polygon and its first
+        a, b, d = c, a, b
+    dot = (b[0] - a[0]) * (d[0] - b[0]) + (b[1] - a[1]) * (d[1] - b[1])
+    return _side(a, b, d) == 0 and dot < 0
+
+
+def _side(p: Point, q: Point, r: Point) -> float:
+    return (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
 
 
 def _device_name() -> str:

@@ -5,9 +5,16 @@ from typing import Iterable, List
 from urllib.parse import unquote
 
 MASK = "***"
-# The password ends at the last @ before the path, since passwords may hold an @ themselves.
-_USERINFO = re.compile(r"(://[^/\s:@]*):([^/\s]*)@")
-_QUERY = re.compile(r"((?:password|passwd|pwd|token|secret|key)=)[^&\s\"']+", re.IGNORECASE)
+# The password ends at the last @ before the path, since users and passwords may hold an @;
+# where there is none, at the last @ of all: somebody wrote a slash into the password.
+_USERINFO = re.compile(r"(://[^/\s:]*):([^/\s]*|\S*)@")
+# A URL that is a whole value may even hold blanks.
+_WHOLE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/:]*:(.*)@", re.DOTALL)
+_QUERY = re.compile(
+    r"""((?:password|passwd|pass|pwd|user-pw|token|secret|key)\s*=\s*)"""
+    r"""("[^"]*"|'[^']*'|[^&\s"']+)""",
+    re.IGNORECASE,
+)
 _SHORTEST = 3
 
 
@@ -19,6 +26,9 @@ def mask_url(text: str) -> str:
 def url_passwords(text: str) -> List[str]:
     """The passwords in the URLs of ``text``, as written and percent-decoded."""
     found = [m.group(2) for m in _USERINFO.finditer(text)]
+    found += [m.group(2).strip("\"'") for m in _QUERY.finditer(text)]
+    whole = _WHOLE_URL.match(text)
+    found += [whole.group(1)] if whole else []
     return found + [unquote(p) for p in found]
 
 

@@ -7,7 +7,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import onnx_models
 from support.onnx_models import Box
@@ -189,6 +189,7 @@ class TestThresholds:
 
 
 class TestTemperature:
+    @settings(deadline=None)
     @given(st.floats(0.001, 0.999), st.floats(0.05, 20.0))
     def test_a_threshold_there_and_back(self, score: float, temperature: float) -> None:
         raw = detector._untempered(score, temperature)

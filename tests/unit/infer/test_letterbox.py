@@ -50,6 +50,7 @@ def test_pixels_agree_with_a_float64_reference(
     assert (out[:, :, box.scaled_width :] == FILL).all()
 
 
+@settings(deadline=None)
 @given(width=st.integers(1, 8000), height=st.integers(1, 8000), to_w=input_sides, to_h=input_sides)
 def test_the_picture_fits_keeps_its_shape_and_touches_a_side(
     width: int, height: int, to_w: int, to_h: int
@@ -63,6 +64,7 @@ def test_the_picture_fits_keeps_its_shape_and_touches_a_side(
     assert abs(box.scaled_height - height * scale) <= 0.5 or box.scaled_height == 1
 
 
+@settings(deadline=None)
 @given(
     width=st.integers(1, 4000),
     height=st.integers(1, 4000),
