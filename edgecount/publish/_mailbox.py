@@ -38,29 +38,35 @@ class Mailbox:
         self._lock = threading.Lock()
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
 
-    def put(self, topic: str, encode: Encode, interval_s: float) -> None:
+    def put(self, topic: str, encode: Encode, interval_s: float) -> bool:
         """A state that goes out, retained, at most every ``interval_s`` seconds.
 
         ``encode`` is called when it goes, on the sink's thread; most never are.
+
+        Returns:
+            Whether this is news: the last state of the topic had gone out already.
         """
         with self._lock:
             slot = self._slots.get(topic)
             if slot is None:
                 self._slots[topic] = _Slot(encode, True, interval_s)
-            else:
-                slot.encode, slot.dirty, slot.interval_s = encode, True, interval_s
+                return True
+            was_dirty = slot.dirty
+            slot.encode, slot.dirty, slot.interval_s = encode, True, interval_s
+            return not was_dirty
 
-    def set(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
-        """A value that goes out when it changes, and at every connect."""
+    def set(self, topic: str, payload: bytes, *, retain: bool = True) -> bool:
+        """A value that goes out when it changes, and at every connect. False: no change."""
         with self._lock:
             slot = self._slots.get(topic)
             if slot is not None and slot.constant == payload:
-                return
+                return False
             sent_at = slot.sent_at if slot else float("-inf")
             flying = slot.flying if slot else False
             self._slots[topic] = _Slot(
                 lambda: payload, retain, 0.0, sent_at=sent_at, flying=flying, constant=payload
             )
+            return True
 
     def renew(self) -> None:
         """A new connection stands: everything goes out again."""

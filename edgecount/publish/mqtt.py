@@ -139,26 +139,18 @@ class MqttSink:
 
     def publish_state(self, snapshot: Snapshot) -> None:
         """The newest state of a camera; retained, at most every ``state_interval_s``."""
-        self._mailbox.put(
-            f"{self.prefix}/{snapshot.camera}/state",
-            lambda: _payloads.encode(snapshot.payload()),
-            self._mqtt.state_interval_s,
-        )
+        self._put(f"{snapshot.camera}/state", snapshot.payload)
         if self._mqtt.frigate_topics:
             self._publish_integers(snapshot)
 
     def publish_place(self, state: PlaceState) -> None:
         """The newest state of a place; retained, at most every ``state_interval_s``."""
-        self._mailbox.put(
-            f"{self.prefix}/place/{state.place}/state",
-            lambda: _payloads.encode(_payloads.place(state)),
-            self._mqtt.state_interval_s,
-        )
+        self._put(f"place/{state.place}/state", lambda: _payloads.place(state))
 
     def publish_camera_status(self, camera: str, status: Status) -> None:
         """Whether a camera delivers; retained."""
-        self._mailbox.set(f"{self.prefix}/{camera}/status", status.encode("ascii"))
-        self._wake()
+        if self._mailbox.set(f"{self.prefix}/{camera}/status", status.encode("ascii")):
+            self._wake()
 
     def publish_aggregates(self, aggregates: Sequence[Aggregate]) -> None:
         """Periods that have ended; kept in memory while the broker is away, up to a limit."""
@@ -168,6 +160,15 @@ class MqttSink:
                 _payloads.encode(_payloads.aggregate(aggregate)),
             )
         self._wake()
+
+    def _put(self, topic: str, payload: Callable[[], Mapping[str, object]]) -> None:
+        is_news = self._mailbox.put(
+            f"{self.prefix}/{topic}",
+            lambda: _payloads.encode(payload()),
+            self._mqtt.state_interval_s,
+        )
+        if is_news:
+            self._wake()
 
     # -- the thread ------------------------------------------------------------------------
 
