@@ -72,13 +72,11 @@ def find_pairs(
     if not alike.all():
         row, col, distance, height = row[alike], col[alike], distance[alike], height[alike]
         a, b = a[:, alike], b[:, alike]
-    one = np.float32(1)
-    cost = (
-        np.float32(weights.overlap) * (one - _buffered_iou(a, b, weights.buffer))
-        + np.float32(weights.distance) * distance
-        + np.float32(weights.height) * (one - height)
-    )
-    return Pairs(row, col, (cost * np.float32(COST_ONE)).astype(np.int64))
+    cost = np.float32(weights.overlap + weights.height) + np.float32(weights.distance) * distance
+    cost -= np.float32(weights.overlap) * _buffered_iou(a, b, weights.buffer)
+    cost -= np.float32(weights.height) * height
+    cost *= np.float32(COST_ONE)
+    return Pairs(row, col, np.maximum(cost, np.float32(0)).astype(np.int64))
 
 
 def _gated(

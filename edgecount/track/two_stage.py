@@ -7,6 +7,7 @@ is a Kalman filter per box axis in seconds and in units of the box, so that it b
 at any frame rate and resolution.
 """
 
+import math
 from typing import NamedTuple, Tuple
 
 import numpy as np
@@ -30,7 +31,7 @@ from edgecount.track._table import (
 )
 
 _NONE: Int64Array = np.zeros(0, np.int64)
-_ONE, _HALF = np.float32(1), np.float32(0.5)
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _BODY_ASPECT, _ASPECT_SPAN = np.float32(0.45), np.float32(0.3)  # width / height: body, to head
 _HIT_RATE_STEP = np.float32(0.2)
 _LEAST_FOR_MEDIAN = 3
@@ -107,18 +108,24 @@ class _Seen:
     def __init__(self, detections: Detections, low: np.float32) -> None:
         corners = detections.boxes.T
         boxes: Float32Array = np.empty(corners.shape, np.float32)
+        scores = detections.scores
         with np.errstate(invalid="ignore", over="ignore"):
             np.subtract(corners[2:], corners[:2], out=boxes[2:])
             np.add(corners[:2], _HALF * boxes[2:], out=boxes[:2])
-            # NaN fails both; an infinite corner has an infinite or undefined size
-            usable = (boxes[2:].min(axis=0) > 0) & (boxes.max(axis=0) < np.inf)
-            usable &= (boxes.min(axis=0) > -np.inf) & (detections.scores >= low)
-        self.boxes: Float32Array = boxes
-        self.scores = detections.scores
-        self.classes = detections.classes
-        if not usable.all():
-            self.boxes, self.scores = boxes[:, usable], self.scores[usable]
-            self.classes = self.classes[usable]
+            all_usable = _all_usable(boxes, scores, low)
+        self.boxes, self.scores, self.classes = boxes, scores, detections.classes
+        if not all_usable:
+            usable = (boxes[2:] > 0).all(axis=0) & np.isfinite(boxes).all(axis=0) & (scores >= low)
+            self.boxes, self.scores = boxes[:, usable], scores[usable]
+            self.classes = detections.classes[usable]
+
+
+def _all_usable(boxes: Float32Array, scores: Float32Array, low: np.float32) -> bool:
+    """Whether all is finite, of a size, and scored high enough; false for an empty frame too."""
+    if not len(scores):
+        return False
+    total = float(boxes.sum())  # one number that is not finite makes the sum so
+    return math.isfinite(total) and bool(boxes[2:].min() > 0) and bool(scores.min() >= low)
 
 
 class TwoStageTracker:
@@ -205,14 +212,15 @@ class TwoStageTracker:
         """Give matched tracks their measurement."""
         reals, integers = self._table.reals, self._table.integers
         boxes, scores = seen.boxes[:, matched], seen.scores[matched]
-        state = reals[KALMAN, columns]
         noise = self._noise(boxes)
-        _discount_outliers(state, boxes, noise, np.float32(self._options.outlier))
-        reals[KALMAN, columns] = _kalman.update(state, boxes, noise)
-        reals[SCORE, columns] = scores
-        reals[EVIDENCE, columns] += evidence[matched]
         reals[HIT_RATE] *= _ONE - _HIT_RATE_STEP
-        reals[HIT_RATE, columns] += _HIT_RATE_STEP
+        block = reals[:, columns]
+        _discount_outliers(block, boxes, noise, np.float32(self._options.outlier))
+        _kalman.update(block[KALMAN], boxes, noise)
+        block[SCORE] = scores
+        block[EVIDENCE] += evidence[matched]
+        block[HIT_RATE] += _HIT_RATE_STEP
+        reals[:, columns] = block
         integers[UNSEEN_US, columns] = 0
         integers[CLASS, columns] = seen.classes[matched]
         self._scores.observe(scores[integers[CONFIRMED, columns] != 0])
@@ -242,12 +250,13 @@ class TwoStageTracker:
         shown = (integers[CONFIRMED] != 0) & (unseen <= _us(options.coast))
         shown &= reals[HIT_RATE] >= np.float32(options.coast_rate)
         shown |= unseen == 0
-        integers, reals = integers[:, shown], reals[:, shown]
+        if not shown.all():
+            integers, reals = integers[:, shown], reals[:, shown]
         half = _HALF * reals[2:4]
         return Tracks(
-            ids=integers[ID],
+            ids=integers[ID].copy(),
             boxes=np.concatenate((reals[:2] - half, reals[:2] + half)).T,
-            scores=np.where(integers[UNSEEN_US] == 0, reals[SCORE], np.float32(0)),
+            scores=np.where(integers[UNSEEN_US] == 0, reals[SCORE], _ZERO),
             classes=integers[CLASS].astype(np.int32),
             confirmed=integers[CONFIRMED] != 0,
             ended=ended,
@@ -255,7 +264,8 @@ class TwoStageTracker:
 
     def _body_height(self, sizes: Float32Array) -> Float32Array:
         """Estimate how high the person's body is in pixels: boxes near square are heads."""
-        squareness = ((sizes[0] / sizes[1] - _BODY_ASPECT) / _ASPECT_SPAN).clip(0, 1)
+        squareness = (sizes[0] / sizes[1] - _BODY_ASPECT) / _ASPECT_SPAN
+        squareness = np.minimum(np.maximum(squareness, _ZERO), _ONE)
         height: Float32Array = sizes[1] * (_ONE + np.float32(self._options.head_unit) * squareness)
         return height
 
@@ -287,11 +297,11 @@ def _take(
     pairs: Pairs, tracks: BoolArray, seen: BoolArray, max_cost: float, free: _Free
 ) -> Tuple[Int64Array, Int64Array]:
     """Match the given tracks and detections as far as they are free; note them as taken."""
-    limit = round(max_cost * COST_ONE)
-    allowed = (tracks & free.tracks)[pairs.tracks] & (seen & free.seen)[pairs.seen]
-    allowed &= pairs.costs < limit
-    if not allowed.any():
+    tracks, seen = tracks & free.tracks, seen & free.seen
+    if not (tracks.any() and seen.any()):
         return _NONE, _NONE
+    limit = round(max_cost * COST_ONE)
+    allowed = tracks[pairs.tracks] & seen[pairs.seen] & (pairs.costs < limit)
     columns, matched = solve(
         pairs.tracks[allowed], pairs.seen[allowed], pairs.costs[allowed], limit
     )
