@@ -19,7 +19,6 @@ from edgecount.infer.heads.base import Candidates, Head, HeadSpec
 from edgecount.infer.letterbox import Letterbox
 from edgecount.infer.recipe import Recipe
 from edgecount.records import (
-    BoolArray,
     Detections,
     Float32Array,
     Int32Array,
@@ -125,12 +124,11 @@ class OnnxDetector:
         # A broken network's numbers are dropped, not reported once a frame.
         with np.errstate(invalid="ignore", over="ignore"):
             found = self._head.decode(output, self._width, self._height, self._raw_threshold)
-            boxes, scores, classes = _picked(found, _sound(found))
+            boxes, scores, classes = _sound(found)
         kept = self._suppress(boxes, scores, classes, self._thresholds.iou)
         mapped = box.to_source(boxes[kept])
         calibrated = _tempered(scores[kept], self._temperature)
-        # Of what lay in the padding alone nothing is left after clipping.
-        return Detections(*_picked((mapped, calibrated, classes[kept]), _has_area(mapped)))
+        return Detections(*_visible(mapped, calibrated, classes[kept]))
 
     def _buffer(self) -> Float32Array:
         buffer: Optional[Float32Array] = getattr(self._buffers, "batch", None)
@@ -260,30 +258,31 @@ def _head(recipe: Recipe) -> Head:
     return head
 
 
-def _sound(candidates: Candidates) -> BoolArray:
-    """(N,): which candidates are boxes at all.
+def _sound(candidates: Candidates) -> Candidates:
+    """Those candidates that are boxes at all.
 
     A NaN, an infinity, or a box turned inside out overlaps everything by the comparisons
     of NMS, so that one would suppress all others.
     """
-    boxes, scores, _ = candidates
-    near: BoolArray = np.abs(boxes) < _FARTHEST  # false for NaN, too
-    sound: BoolArray = near.all(axis=1) & _has_area(boxes) & np.isfinite(scores)
-    return sound
+    boxes, scores, classes = candidates
+    near = np.abs(boxes) < _FARTHEST  # false for NaN, too
+    sides = boxes[:, 2:] > boxes[:, :2]
+    finite = np.isfinite(scores)
+    if near.all() and sides.all() and finite.all():
+        return candidates
+    sound = near.all(axis=1) & sides.all(axis=1) & finite
+    return Candidates(boxes[sound], scores[sound], classes[sound])
 
 
-def _has_area(boxes: Float32Array) -> BoolArray:
-    sides: BoolArray = boxes[:, 2:] > boxes[:, :2]
-    return sides[:, 0] & sides[:, 1]
-
-
-def _picked(
-    detections: Tuple[Float32Array, Float32Array, Int32Array], which: BoolArray
+def _visible(
+    boxes: Float32Array, scores: Float32Array, classes: Int32Array
 ) -> Tuple[Float32Array, Float32Array, Int32Array]:
-    if which.all():
-        return detections
-    boxes, scores, classes = detections
-    return boxes[which], scores[which], classes[which]
+    """Without boxes of which clipping left nothing: they lay in the padding alone."""
+    sides = boxes[:, 2:] > boxes[:, :2]
+    if sides.all():
+        return boxes, scores, classes
+    seen = sides.all(axis=1)
+    return boxes[seen], scores[seen], classes[seen]
 
 
 def _tempered(scores: Float32Array, temperature: float) -> Float32Array:
