@@ -150,13 +150,12 @@ class LedgerFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._acquire()
             restored = self._open()
-            with self._reading:
-                self._reader = Reader(self.path)
+            self._open_reader()
         except (sqlite3.Error, OSError, NewerSchemaError, ForeignFileError) as error:
-            self.close()
+            self._close_store()
             raise LedgerError(explain(self.path, error)) from error
         except LedgerError:
-            self.close()
+            self._close_store()
             raise
         return restored
 
@@ -261,14 +260,18 @@ class LedgerFile:
                 return 0  # the writer meets the same fault and reports it
 
     def read(self, after: int, limit: int) -> List[CountEvent]:
-        """At most ``limit`` committed events above ``after``; none where it cannot be read."""
+        """At most ``limit`` committed events above ``after``; none while it is not open.
+
+        A file that cannot be written to (the disk is full, say) is read all the same.
+
+        Raises:
+            LedgerError: It cannot be read.
+        """
         with self._reading:
             try:
                 return self._reader.events(after, limit) if self._reader else []
             except sqlite3.Error as error:
-                # The writer meets the same fault, and deals with it.
-                _log.warning("ledger_unreadable", path=str(self.path), error=str(error))
-                return []
+                raise LedgerError(explain(self.path, error)) from error
 
     def close(self) -> None:
         """Let go of the file. May be called twice, and after a fault."""
@@ -284,15 +287,25 @@ class LedgerFile:
 
     def _acquire(self) -> None:
         """Two writers would give the same numbers twice, so the second one is refused."""
+        if self._lock is not None:
+            return
         name = self.path.with_name(self.path.name + ".lock")
-        self._lock = os.open(str(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        lock = os.open(str(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            os.close(lock)
             raise LedgerError(
                 f"the ledger {self.path} is used by another edgecount process; "
                 "stop that one, or give this one a ledger.path of its own"
             ) from error
+        self._lock = lock
+
+    def _open_reader(self) -> None:
+        with self._reading:
+            if self._reader is not None:
+                _close(self._reader)
+            self._reader = Reader(self.path)
 
     def _open(self) -> Restored:
         try:
@@ -322,17 +335,15 @@ class LedgerFile:
         return rest
 
     def _failed(self, error: Exception) -> LedgerError:
-        """Close, and translate; after damage also make room for a new file."""
-        if not is_damage(error):
-            self.close()
-            return LedgerError(explain(self.path, error))
+        """Stop writing, and translate; after damage also make room for a new file."""
         self._close_store()
+        if not is_damage(error):
+            return LedgerError(explain(self.path, error))
+        self.close()
         try:
             aside = set_aside(self.path, self._clock())
         except OSError as again:
-            self.close()
             return LedgerError(explain(self.path, again))
-        self.close()
         return DamagedError(
             f"the ledger was damaged ({error}) and is kept as {aside}",
             salvage(aside, self._clock()).unpublished,

@@ -269,7 +269,7 @@ class Ledger:
     def fetch(self, after: int, limit: int) -> List[CountEvent]:
         """At most ``limit`` unpublished events with a number above ``after``, in order."""
         after = max(after, self._acknowledged)
-        events = self._file.read(after, limit) if self._file else []
+        events = self._read_file(after, limit)
         with self._changed:
             newest = events[-1].seq if events else after
             held = [e for e in self._homeless if newest < e.seq <= self._seq]
@@ -311,6 +311,17 @@ class Ledger:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(timeout)
+
+    def _read_file(self, after: int, limit: int) -> List[CountEvent]:
+        try:
+            return self._file.read(after, limit) if self._file else []
+        except LedgerError as error:
+            _log.warning("ledger_unreadable", reason=str(error))
+        with self._changed:
+            # What is held in memory goes on; what only the file has is out of reach.
+            if self._homeless:
+                self._give_up_until(self._homeless[0].seq - 1, "the ledger cannot be read")
+        return []
 
     # -- under the lock ----------------------------------------------------------------
 
