@@ -1,7 +1,8 @@
 """What USB, RTSP and GStreamer cameras have in common: a live ``cv2.VideoCapture``."""
 
+import contextlib
 import math
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 import cv2
 from typing_extensions import Protocol
@@ -10,6 +11,7 @@ from edgecount.capture._clock import Clock
 from edgecount.capture._decimate import Decimator
 from edgecount.errors import SourceError
 from edgecount.records import Frame, FrameInfo
+from edgecount.redact import mask_url
 
 # While draining, a frame that had to be waited for at least this part of the frame
 # interval was not waiting for us: it is live.
@@ -76,22 +78,24 @@ class LiveCapture:
     def open(self) -> None:
         """Connect, and drop what is stale. Raises SourceError."""
         self.close()
-        self._capture = capture = self._connect()
-        self.fps = plausible_fps(capture.get(cv2.CAP_PROP_FPS))
-        self._decimator.reset()
-        self._drain(capture)
+        with self._translating():
+            self._capture = capture = self._connect()
+            self.fps = plausible_fps(capture.get(cv2.CAP_PROP_FPS))
+            self._decimator.reset()
+            self._drain(capture)
 
     def read(self) -> Optional[Frame]:
         """The next frame; never None. Raises SourceError when the camera is lost."""
         capture = self._capture
         if capture is None:
             raise SourceError(f"{self.label} is not open: call open() before read()")
-        while True:
-            time = self._grab(capture)
-            index = self._index
-            self._index += 1
-            if self._decimator.keep(time):
-                return self._retrieve(capture, index, time)
+        with self._translating():
+            while True:
+                time = self._grab(capture)
+                index = self._index
+                self._index += 1
+                if self._decimator.keep(time):
+                    return self._retrieve(capture, index, time)
 
     def interrupt(self) -> None:
         """Has no effect: OpenCV's calls cannot be interrupted, only time out."""
@@ -102,6 +106,14 @@ class LiveCapture:
         self._grabbed = False
         if capture is not None:
             capture.release()
+
+    @contextlib.contextmanager
+    def _translating(self) -> Iterator[None]:
+        """OpenCV's own exceptions become ours."""
+        try:
+            yield
+        except cv2.error as error:
+            raise SourceError(f"{self.label}: OpenCV failed: {mask_url(str(error))}") from error
 
     def _drain(self, capture: Capture) -> None:
         """Grab until a frame had to be waited for; that one is the first to be read."""

@@ -232,6 +232,7 @@ class Reader:
         self._captured += 1
         if self._state is not State.ONLINE:
             self._error = ""
+            _log.info("camera_online", camera=self._name, reconnects=self.reconnects)
             self._change(State.ONLINE)
         if self._well_since is None:
             self._well_since = now

@@ -96,6 +96,16 @@ def test_a_picture_after_the_time_out_is_a_loss() -> None:
         live.read()
 
 
+def test_opencvs_exceptions_are_translated_without_passwords() -> None:
+    def connect() -> FakeCapture:
+        raise cv2.error("cannot open rtsp://me:hunter22@cam/x")
+
+    live = LiveCapture("door", "cam", connect, "lost", clock=FakeClock())
+    with pytest.raises(SourceError, match="OpenCV failed") as caught:
+        live.open()
+    assert "hunter22" not in str(caught.value)
+
+
 def test_close_releases_and_may_come_twice() -> None:
     live, capture, _ = make([0.1])
     live.open()
