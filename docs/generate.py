@@ -9,7 +9,7 @@ import ast
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Set
+from typing import Dict, Iterator, List, Optional, Set
 
 import yaml
 
@@ -114,7 +114,8 @@ def events_page() -> str:
     logged = {c.event for c in calls}
     odd = sorted(logged ^ set(meanings))
     if odd:
-        raise SystemExit(f"events.yaml and the code differ in: {', '.join(odd)}")
+        names = ", ".join(odd)
+        raise SystemExit(f"docs/events.yaml and the code differ in: {names}; correct it, run me")
     lines = [
         "# Log events",
         "",
@@ -142,14 +143,24 @@ def calls_of(path: Path) -> Iterator[Call]:
     """The calls ``log.<level>("event", field=…)`` of one file; the name ends in ``log``."""
     module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        level = level_of(node.func) if isinstance(node, ast.Call) else None
+        if level is None or not node.args:
             continue
-        owner, first = node.func.value, node.args[0] if node.args else None
-        name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
-        is_log = name.endswith("log") and node.func.attr in LEVELS
-        if is_log and isinstance(first, ast.Constant) and isinstance(first.value, str):
+        first = node.args[0]
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
             fields = {k.arg for k in node.keywords if k.arg}
-            yield Call(first.value, node.func.attr, fields, module)
+            yield Call(first.value, level, fields, module)
+
+
+def level_of(called: ast.expr) -> Optional[str]:
+    """The level of ``log.<level>`` or of a method that was chosen before (``log(…)``)."""
+    if isinstance(called, ast.Name):
+        return "varies" if called.id.endswith("log") else None
+    if not isinstance(called, ast.Attribute) or called.attr not in LEVELS:
+        return None
+    owner = called.value
+    name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
+    return called.attr if name.endswith("log") else None
 
 
 if __name__ == "__main__":
