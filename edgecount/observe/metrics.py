@@ -101,9 +101,9 @@ class CameraMetrics:
         }
         self._child(families.target).set(fps_target)
 
-    def frame(self, outcome: Outcome) -> None:
-        """A frame was processed, dropped for a newer one, skipped by max_fps, or failed."""
-        self._frames[outcome].inc()
+    def frame(self, outcome: Outcome, count: int = 1) -> None:
+        """Frames were processed, dropped for newer ones, skipped by max_fps, or failed."""
+        self._frames[outcome].inc(count)
 
     def rate(self, fps: float, fluctuation: Optional[float] = None) -> None:
         """The current rate (frames per second) and its coefficient of variation, once known."""
@@ -114,9 +114,9 @@ class CameraMetrics:
         """Whether the camera delivers frames now."""
         self._up.set(1.0 if up else 0.0)
 
-    def reconnected(self) -> None:
+    def reconnected(self, count: int = 1) -> None:
         """The camera was opened again after it was lost."""
-        self._reconnects.inc()
+        self._reconnects.inc(count)
 
     def sees(self, heads: int) -> None:
         """Confirmed heads in the newest frame."""
@@ -178,6 +178,12 @@ class Metrics:
         self._build = self._gauge(
             "build_info", "What is running.", "version", "backend", "precision", "engine"
         )
+        self._given_up = Counter(
+            "outbox_given_up_total",
+            "Events that will never be published, since the outbox was full or they too old.",
+            namespace="edgecount",
+            registry=self.registry,
+        )
         # Registered when first used: without a broker an alert on 0 would be false.
         self._mqtt = self._gauge("mqtt_connected", "1 while the broker is connected.", late=True)
         self._outbox = self._gauge("outbox_messages", "Messages not yet delivered.", late=True)
@@ -220,6 +226,10 @@ class Metrics:
     def outbox(self, messages: int) -> None:
         """Messages that wait for the broker."""
         self._set_late(self._outbox, messages)
+
+    def given_up(self, events: int) -> None:
+        """So many events will never be published."""
+        self._given_up.inc(events)
 
     def ledger_degraded(self, degraded: bool) -> None:
         """Whether counts are kept in memory only, since the ledger cannot be written."""

@@ -2,15 +2,16 @@
 
 import threading
 import time
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from edgecount.config import Settings
 from edgecount.count.ledger import Ledger
 from edgecount.count.occupancy import Places
+from edgecount.count.schedule import DailyReset, Due
 from edgecount.count.totals import CameraTotals, PlaceTotals
 from edgecount.observe.metrics import Metrics
 from edgecount.publish.base import PlaceState, Sink, Status
-from edgecount.records import CountEvent, Snapshot
+from edgecount.records import Aggregate, CountEvent, Snapshot
 
 
 class Books:
@@ -29,14 +30,26 @@ class Books:
         self._places = Places(settings.places)
         self._stale_places: Dict[str, PlaceTotals] = {}
         self._degraded: Tuple[str, ...] = ()
-        self.ledger = ledger or Ledger.open(settings.ledger, outbox=settings.mqtt is not None)
+        reset = settings.reset
+        self._schedule = DailyReset(reset.at, reset.timezone) if reset else None
+        self._began = time.monotonic()
+        self.ledger = ledger or Ledger.open(
+            settings.ledger,
+            outbox=settings.mqtt is not None,
+            timezone=reset.timezone if reset else "UTC",
+        )
 
     def start(self, sink: Optional[Sink]) -> None:
         """Take over the totals of the last run, and connect the sink."""
         self._sink = sink
         self._places.restore(self.ledger.places())
         self._stale_places = self._places.totals()
-        self.ledger.listen(on_committed=self._committed, on_degraded=self._ledger_degraded)
+        self.ledger.listen(
+            on_committed=self._committed,
+            on_degraded=self._ledger_degraded,
+            on_given_up=self._metrics.given_up,
+            on_aggregates=self._aggregated,
+        )
         for name, totals in self._places.totals().items():
             self._metrics.occupancy(name, totals.occupancy)
         if sink is not None:
@@ -80,13 +93,29 @@ class Books:
         for name, totals in touched.items():
             self._metrics.occupancy(name, totals.occupancy)
 
-    def reset(self, at: float) -> None:
-        """Set all totals to zero; the caller resets the counters in the same breath."""
+    def due(self) -> Optional[Due]:
+        """The daily reset, when it is to be made now."""
+        if self._schedule is None:
+            return None
+        uptime = time.monotonic() - self._began
+        return self._schedule.due(time.time(), self.ledger.since, uptime)
+
+    def reset(self, at: float, *, keep_session: bool = False) -> None:
+        """Set all totals to zero; the caller resets the counters in the same breath.
+
+        Args:
+            at: When the new period began, UTC seconds since 1970.
+            keep_session: Keep what lines and zones counted since this start.
+        """
         with self._lock:
             self._stale_places = self._places.reset()
-            self.ledger.reset(at)
+            self.ledger.reset(at, keep_session=keep_session)
         for name in self._stale_places:
             self._metrics.occupancy(name, 0)
+
+    def sample(self, zones: Mapping[Tuple[str, str], int]) -> None:
+        """Say how many heads are in the zones now, about once a second."""
+        self.ledger.sample(zones, self.occupancy())
 
     def set_occupancy(self, place: str, people: int) -> None:
         """Correct a place. Raises ConfigError where there is no such place."""
@@ -120,6 +149,10 @@ class Books:
     def _committed(self, _events: List[CountEvent]) -> None:
         if self._sink is not None:
             self._sink.notify()
+
+    def _aggregated(self, aggregates: Sequence[Aggregate]) -> None:
+        if self._sink is not None:
+            self._sink.publish_aggregates(aggregates)
 
     def _ledger_degraded(self, reason: Optional[str]) -> None:
         self._metrics.ledger_degraded(reason is not None)

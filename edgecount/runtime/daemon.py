@@ -9,6 +9,7 @@ import structlog
 from edgecount import __version__
 from edgecount.capture._reader import State
 from edgecount.count.ledger import Ledger
+from edgecount.count.schedule import Due
 from edgecount.errors import EdgecountError, EngineError
 from edgecount.infer.base import Backend
 from edgecount.observe.health import CameraState, Health
@@ -87,6 +88,7 @@ class Service:
         self._core = Core(plan, metrics, self.health, time.monotonic, self._books.record, watchers)
         self._keepers = {n: _Keeper(u, self._books) for n, u in self._core.units.items()}
         self._ready = False
+        self._next_second = 0.0
         self._finished: Set[str] = set()
 
     @property
@@ -136,6 +138,9 @@ class Service:
         for keeper in self._keepers.values():
             keeper.turn(now, self.health)
         self._finish_files()
+        if now >= self._next_second:
+            self._next_second = now + 1.0
+            self._each_second()
         degraded = ("ledger",) if self._books.degraded else ()
         self._books.publish_places(degraded)
         self._tell_broker()
@@ -166,13 +171,15 @@ class Service:
         units = self._core.units.values()
         return [u.reader.error for u in units if u.reader.state is State.FAILED]
 
-    def reset(self) -> None:
-        """Start all totals at zero, now."""
+    def reset(self, due: Optional[Due] = None) -> None:
+        """Start all totals at zero, now or as was due. Any thread."""
+        wanted = due or Due(time.time(), keep_session=False)
         with self._core.paused():
-            for unit in self._core.units.values():
+            self._books.reset(wanted.at, keep_session=wanted.keep_session)
+            for name, unit in self._core.units.items():
                 unit.lane.reset()
-            self._books.reset(time.time())
-        _log.info("totals_reset")
+                unit.lane.restore(self._books.totals(name))
+        _log.info("totals_reset", since=wanted.at)
 
     def views(self) -> List[CameraView]:
         """Every camera as it is now."""
@@ -219,6 +226,15 @@ class Service:
             "reload": lambda _command: self._on_reload(),
         }
         return mqtt.create(self.settings, self._books.ledger, handlers)
+
+    def _each_second(self) -> None:
+        due = self._books.due()
+        if due is not None:
+            self.reset(due)
+        snapshots = [view.snapshot for view in self.views()]
+        self._books.sample(
+            {(s.camera, z): zone.now for s in snapshots for z, zone in s.zones.items()}
+        )
 
     def _finish_files(self) -> None:
         """Count what is only certain because a file has ended."""
@@ -349,10 +365,8 @@ class _Keeper:
 
     def _count_losses(self) -> None:
         reader, metrics = self._unit.reader, self._unit.metrics
-        for _ in range(reader.dropped - self._dropped):
-            metrics.frame("dropped")
-        for _ in range(reader.reconnects - self._reconnects):
-            metrics.reconnected()
+        metrics.frame("dropped", reader.dropped - self._dropped)
+        metrics.reconnected(reader.reconnects - self._reconnects)
         self._dropped, self._reconnects = reader.dropped, reader.reconnects
 
     def _publish(self, now: float, view: CameraView) -> None:

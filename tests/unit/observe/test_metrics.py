@@ -35,6 +35,7 @@ WIRE = {
     "host_cpu_utilization_ratio": set(),
     "mqtt_connected": set(),
     "outbox_messages": set(),
+    "outbox_given_up_total": set(),
     "build_info": {"version", "backend", "precision", "engine"},
 }
 
