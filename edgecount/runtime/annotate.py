@@ -9,7 +9,7 @@ import numpy as np
 
 from edgecount.config import CameraSettings, LineSettings, ZoneSettings
 from edgecount.errors import ConfigError, EdgecountError
-from edgecount.records import Frame, LineTotals, Tracked, Tracks, UInt8Array, ZoneState
+from edgecount.records import Float32Array, Frame, LineTotals, Tracked, Tracks, UInt8Array, ZoneState
 from edgecount.runtime.pipeline import Lane
 
 Color = Tuple[int, int, int]
@@ -105,7 +105,7 @@ class _Scene:
     def __init__(self, lines: Sequence[LineSettings], zones: Sequence[ZoneSettings]) -> None:
         self._lines = lines
         self._zones = zones
-        self._trails: Dict[int, np.ndarray] = {}
+        self._trails: Dict[int, Float32Array] = {}
 
     def follow(self, tracks: Tracks) -> None:
         """Lengthen the trails of the tracks that are there, and forget the others."""
