@@ -5,6 +5,7 @@ A new client object serves every connection: what paho would remember of the las
 instead, which survive restarts or are bounded.
 """
 
+import contextlib
 import select
 import selectors
 import socket
@@ -161,6 +162,7 @@ class Connection:
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
         client.on_log = self._on_log
+        client.on_socket_open = _without_delay
         return client
 
     def _log_in(self) -> None:
@@ -268,6 +270,12 @@ class Connection:
     def _on_log(self, _c: Any, _u: Any, level: int, text: str) -> None:
         if level == paho.MQTT_LOG_ERR:
             self._detail = text.partition("socket: ")[2] or text
+
+
+def _without_delay(_client: paho.Client, _data: Any, sock: Any) -> None:
+    """Small packets would wait for the acknowledgement of the last one, up to 40 ms each."""
+    with contextlib.suppress(OSError):  # a peer that is gone already is met by the next read
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _pending(sock: Any) -> bool:

@@ -205,7 +205,7 @@ class MqttSink:
             self._begin(connection)
             while not self._stopping.is_set():
                 self._pump(connection)
-                connection.turn(self._wait_s())
+                connection.turn(self._wait_s(connection))
                 if self._clock() - since > _HELD_S:
                     self._held()
             self._say_goodbye(connection)
@@ -275,23 +275,29 @@ class MqttSink:
             self._letters.sent(mid, letter)
 
     def _send_events(self, connection: Connection) -> None:
-        if self._outbox is None:
-            return
-        window = min(_EVENTS_IN_FLIGHT, max(1, connection.receive_maximum - _STATES_RESERVE))
-        room = min(window - len(self._events), self._room(connection))
-        for event, recovered in self._outbox.take(room) if room > 0 else ():
+        room = self._event_room(connection)
+        for event, recovered in self._outbox.take(room) if self._outbox and room else ():
             payload = _payloads.encode(_payloads.event(event, recovered=recovered))
             topic = f"{self.prefix}/{event.camera}/event"
             mid = connection.publish(topic, payload, retain=False)
             self._topics[mid] = topic
             self._events[mid] = event.seq
 
+    def _event_room(self, connection: Connection) -> int:
+        """How many events may go out now; the broker's window keeps a reserve for states."""
+        if self._outbox is None:
+            return 0
+        window = min(_EVENTS_IN_FLIGHT, max(1, connection.receive_maximum - _STATES_RESERVE))
+        # No waiting for a larger batch: mosquitto's small answers would then be held back by
+        # Nagle's algorithm until we send again, and a backlog goes out at a fifth of the rate.
+        return max(0, min(window - len(self._events), self._room(connection)))
+
     def _room(self, connection: Connection) -> int:
         return max(0, connection.receive_maximum - len(self._topics))
 
-    def _wait_s(self) -> float:
+    def _wait_s(self, connection: Connection) -> float:
         waits = [self._mailbox.wait_s(self._clock())]
-        if self._outbox:
+        if self._outbox and self._event_room(connection):
             waits.append(self._outbox.wait_s())
         if self._home:
             waits.append(self._home.wait_s())
