@@ -25,7 +25,7 @@ from edgecount.cli._options import config_option, json_option
     type=click.Choice(["minute", "hour", "day"]),
     default="hour",
     show_default=True,
-    help="Length of the periods; one that is not over is not shown.",
+    help="Length of the periods; the one that is not over is shown up to now.",
 )
 @click.option("--events", "what", flag_value="events", help="Single events instead of figures.")
 @click.option("--dwell", "what", flag_value="dwell", help="How long people stayed in zones.")
@@ -57,7 +57,7 @@ def command(
     elif what == "dwell":
         found = list(query.dwell(path, start, end))
     else:
-        found = list(query.figures(path, per, start, end))
+        found = list(query.figures(path, per, start, end, zone))
     rows = [_readable(asdict(row), zone) for row in found]
     if as_json:
         click.echo(json.dumps(rows, indent=2))

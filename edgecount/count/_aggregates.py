@@ -77,6 +77,14 @@ def aggregate(period: Period, rows: Iterable[FigureRow], known: Iterable[Counter
     )
 
 
+def start_of(period: str, ts: float, zone: tzinfo) -> int:
+    """The start of the ``minute``, ``hour`` or ``day`` in which ``ts`` lies."""
+    if period == "day":
+        return _midnight(datetime.fromtimestamp(ts, zone).date(), zone)
+    seconds = MINUTE if period == "minute" else HOUR
+    return int(ts // seconds) * seconds
+
+
 def closed(after: float, until: float, zone: tzinfo) -> List[Period]:
     """Hours (of UTC) and days (of ``zone``) that ended after ``after`` and not after ``until``."""
     hours = range(int(after // HOUR) * HOUR + HOUR, int(until) + 1, HOUR)

@@ -84,6 +84,18 @@ class Reader:
         )
         return [FigureRow(row[0], CounterKey(*row[1:4]), Figures(*row[4:])) for row in rows]
 
+    def figures_of(self, start: int, end: float) -> List[FigureRow]:
+        """Figures of a stretch of time that need not be over, made from its minutes."""
+        rows = self._connection.execute(
+            "SELECT c.kind, c.camera, c.name, sum(a.into_), sum(a.out_), max(a.peak),"
+            " CASE WHEN sum(a.samples) THEN 1.0 * sum(a.total) / sum(a.samples) ELSE 0.0 END"
+            " FROM aggregate a JOIN counter c ON c.id = a.counter"
+            " WHERE a.period = 60 AND a.start >= ? AND a.start < ?"
+            " GROUP BY c.id ORDER BY c.kind, c.camera, c.name",
+            (start, end),
+        )
+        return [FigureRow(start, CounterKey(*row[:3]), Figures(*row[3:])) for row in rows]
+
     def dwell_times(self, since: float, until: float) -> Dict[CounterKey, List[float]]:
         """How long people stayed in each zone, seconds, rising; by time of leaving."""
         rows = self._connection.execute(

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Iterator, List, Sequence
 
-from edgecount.count._aggregates import DAY, HOUR, MINUTE, NAMES
+from edgecount.count._aggregates import DAY, HOUR, MINUTE, NAMES, start_of
 from edgecount.count._file import explain
 from edgecount.count._store import Reader
 from edgecount.errors import ConfigError, LedgerError
@@ -49,13 +49,17 @@ class Dwell:
     longest_s: float
 
 
-def figures(path: Path, period: str, since: float, until: float) -> List[Row]:
+def figures(path: Path, period: str, since: float, until: float, zone: tzinfo) -> List[Row]:
     """Figures of all periods (``minute``, ``hour``, ``day``) that start in ``[since, until)``.
 
-    Periods that are not over are not in it. Raises LedgerError.
+    The hour or day that is not over is in it up to its last full minute. ``zone`` says when
+    a day begins. Raises LedgerError.
     """
+    running = start_of(period, until, zone)
     with _reading(path) as reader:
         rows = reader.figures(_SECONDS[period], since, until)
+        if running >= since and all(row.start != running for row in rows):
+            rows += reader.figures_of(running, until)
     return [
         Row(
             row.start, row.key.kind, row.key.camera, row.key.name,

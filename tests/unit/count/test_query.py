@@ -48,6 +48,33 @@ def test_another_file_is_named(tmp_path: Path) -> None:
         query.events(tmp_path / "x", 0, 1)
 
 
+def test_a_running_day_is_shown_up_to_now(tmp_path: Path) -> None:
+    times = [NOON]
+    ledger = Ledger.open(
+        LedgerSettings(path=tmp_path / "l.db", commit_ms=1),
+        clock=lambda: times[-1],
+        monotonic=lambda: times[-1],
+    )
+    for n in range(90):
+        ledger.record([CountEvent("line", "door", "a", "in", n, n, times[-1])])
+        ledger.sample({("door", "hall"): n % 3})
+        ledger.flush()
+        times.append(times[-1] + 60)
+        ledger.flush()
+    ledger.close()
+    now = times[-1]
+
+    def read(period: str) -> list:
+        rows = query.figures(tmp_path / "l.db", period, NOON - 86_400, now, CET)
+        return [(row.start, row.into) for row in rows if row.kind == "line"]
+
+    assert read("day") == [(NOON - 13 * 3600, 90)]
+    assert read("hour") == [(NOON, 60), (NOON + 3600, 30)]
+    assert len(read("minute")) == 90
+    zone = [r for r in query.figures(tmp_path / "l.db", "day", 0, now, CET) if r.kind == "zone"]
+    assert [(r.peak, r.mean) for r in zone] == [(2, 1.0)]
+
+
 def test_events_and_stays_while_the_service_writes(tmp_path: Path) -> None:
     ledger = Ledger.open(LedgerSettings(path=tmp_path / "l.db"))
     ledger.record([CountEvent("line", "door", "a", "in", n, n, NOON + n) for n in range(10)])
