@@ -9,6 +9,7 @@ environment, ``${NAME:-default}`` with a default, ``${file:/path}`` from a file
 import os
 import re
 import socket
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple, Type, Union
@@ -18,6 +19,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -40,6 +42,8 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 # Names become MQTT topic levels, metric labels and file names.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 RESERVED_CAMERA_NAMES = ("status", "command", "response", "place", "aggregate")
+# Values of such placeholders are secrets; others (a device's name) must stay readable.
+_TELLING = re.compile(r"^file:|pass|secret|token|key|pwd|credential", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
 _MERGE = "tag:yaml.org,2002:merge"
 # No configuration is this large, but a few lines of aliases can be.
@@ -405,12 +409,22 @@ class Settings(Strict):
             _distinct(settings.enters + settings.leaves, f"line of place '{place}'")
         return self
 
+    _inserted: Tuple[str, ...] = PrivateAttr(default=())
+
     def secrets(self) -> List[str]:
-        """Every password in these settings, for a :class:`~edgecount.redact.Redactor`."""
-        found = [p for c in self.cameras for p in url_passwords(c.source)]
+        """Every password in these settings, for a :class:`~edgecount.redact.Redactor`.
+
+        Those that came in through a file or a variable with a telling name are among them,
+        wherever they stand (in a GStreamer pipeline, say).
+        """
+        found = [*self._inserted, *(p for c in self.cameras for p in url_passwords(c.source))]
         if self.mqtt and self.mqtt.password:
             found.append(self.mqtt.password.get_secret_value())
-        return found
+        if self.mqtt and self.mqtt.password_file:
+            # A file that cannot be read is reported by the sink, which needs it.
+            with suppress(OSError, UnicodeDecodeError):
+                found += self.mqtt.password_file.read_text(encoding="utf-8").splitlines()[:1]
+        return list(dict.fromkeys(found))
 
 
 def load(path: Path, environ: Optional[Mapping[str, str]] = None) -> Settings:
@@ -443,6 +457,7 @@ class _Document:
         self._values = 0
         self._mistakes: List[str] = []
         self._substituted: Dict[Location, str] = {}
+        self._secrets: List[str] = []
         try:
             self._loader = yaml.SafeLoader(text)
             node = self._loader.get_single_node()
@@ -459,10 +474,12 @@ class _Document:
         if not isinstance(self._data, dict):
             raise ConfigError(f"{self._origin}: a configuration is a mapping of keys to values")
         try:
-            return model.model_validate(self._data)
+            settings = model.model_validate(self._data)
         except ValidationError as error:
             redact = Redactor(self._substituted.values())
             raise ConfigError("\n".join(redact(m) for m in self._describe(error))) from None
+        settings._inserted = tuple(self._secrets)  # noqa: SLF001 - its own module
+        return settings
 
     def _value(self, node: yaml.Node, at: Location) -> Any:
         self._values += 1
@@ -522,10 +539,13 @@ class _Document:
             if match.group(0) == "$${":
                 return "${"
             try:
-                return _lookup(match.group(1), self._environ)
+                inserted = _lookup(match.group(1), self._environ)
             except ConfigError as error:
                 self._mistakes.append(f"{self._origin}:{self._lines[at]}: {_dotted(at)}: {error}")
                 return ""
+            if _TELLING.search(match.group(1)):
+                self._secrets.append(inserted)
+            return inserted
 
         value = _PLACEHOLDER.sub(one, text)
         if value != text:

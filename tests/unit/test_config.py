@@ -393,3 +393,17 @@ def test_the_schema_describes_every_field() -> None:
         for definition in definitions
         for field in definition.get("properties", {}).values()
     )
+
+
+def test_secrets_from_files_and_telling_variables_are_known_wherever_they_stand(tmp_path):
+    (tmp_path / "mqtt").write_text("from-a-file\nsecond line\n")
+    text = f"""
+    device: ${{SITE}}
+    cameras:
+      - {{name: door, source: "gst:rtspsrc location=x user-pw=${{DOOR_PASSWORD}} ! appsink"}}
+    mqtt: {{host: broker, username: edge, password_file: {tmp_path / "mqtt"}}}
+    """
+    settings = parse(text, "c.yaml", {"SITE": "lobby", "DOOR_PASSWORD": "planted"})
+    assert {"planted", "from-a-file"} <= set(settings.secrets())
+    assert "lobby" not in settings.secrets()
+    assert "planted" in settings.model_copy(update={"device": "x"}).secrets()
