@@ -25,7 +25,7 @@ import yaml
 
 from edgecount import __version__
 from edgecount.config import HttpSettings, Settings, load
-from edgecount.count._file import resolve
+from edgecount.count._file import ledger_path
 from edgecount.errors import EdgecountError
 from edgecount.redact import MASK, Redactor, url_passwords
 from edgecount.toolchain.doctor.examine import examine
@@ -142,7 +142,7 @@ def _parts(
     if settings and settings.http.enabled:
         yield from _from_service(settings.http)
     if settings:
-        yield "state.txt", _listing(resolve(settings.ledger.path, os.environ).parent)
+        yield "state.txt", _listing(ledger_path(settings.ledger.path, os.environ).parent)
     yield "journal.log", _journal()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Iterator, Optional
 
 from edgecount.config import Settings, load
-from edgecount.count._file import resolve
+from edgecount.count._file import ledger_path
 from edgecount.errors import EdgecountError
 from edgecount.redact import Redactor
 from edgecount.toolchain.doctor import broker, cameras, device, host
@@ -44,7 +44,7 @@ def _read(config: Optional[Path]) -> "tuple[Optional[Settings], Finding]":
 def _all(settings: Optional[Settings], verdict: Finding, root: Path) -> Iterator[Finding]:
     yield from device.examine(root)
     ledger = settings.ledger.path if settings else None
-    yield from host.examine(resolve(ledger, os.environ))
+    yield from host.examine(ledger_path(ledger, os.environ))
     yield verdict
     if settings is None:
         return
