@@ -498,9 +498,8 @@ class Ledger:
         with self._changed:
             samples = self._sampler.drain()
             known = [*self._totals, *(CounterKey("place", "", name) for name in self._places)]
-        seen = {key: sampled for key, sampled in samples.items() if sampled.total}
         try:
-            periods = self._file.roll(Roll(minute, self._written_unrolled, seen, self._zone))
+            periods = self._file.roll(Roll(minute, self._written_unrolled, samples, self._zone))
         except LedgerError as error:
             self._trouble(error)
             return
