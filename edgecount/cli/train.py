@@ -21,6 +21,11 @@ import click
 )
 @click.option("--init", type=click.Path(path_type=Path), help="YOLOX-nano ONNX file to start from.")
 @click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="checkpoint.pt of another run of the same network to start from.",
+)
+@click.option(
     "--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is one."
 )
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
@@ -32,6 +37,7 @@ def command(
     val: Tuple[str, ...],
     out: Path,
     init: Optional[Path],
+    weights: Optional[Path],
     device: Optional[str],
     epochs: Optional[int],
     resume: bool,
@@ -47,7 +53,7 @@ def command(
     from edgecount.toolchain.train.session import Job, default_device, train
 
     plan = load_recipe(recipe).override(init=init, epochs=epochs)
-    job = Job(data, splits, val, out, device or default_device(), resume)
+    job = Job(data, splits, val, out, device or default_device(), resume, weights)
     with click.progressbar(length=plan.schedule.epochs, label=plan.name) as bar:
         written = train(plan, job, click.echo, lambda p: bar.update(1, p))
     if written is None:

@@ -32,7 +32,9 @@ def make_batch(
     choice = torch.randint(3, heads.shape, device=heads.device)
     power = geometry.constant((1.0, 2.0, 6.0), heads.device)[choice]
     power = torch.where(heads >= 0, 2.5, power)
-    slot = geometry.which_slot(tiles, patches, power, size)
+    tapered = (heads < 0) & (torch.rand_like(power) < 0.4)
+    taper = torch.where(tapered, 0.4 + 0.5 * torch.rand_like(power), 0.0)
+    slot = geometry.which_slot(tiles, patches, power, taper, size)
     images = geometry.render(data, geometry.join(tiles, patches), slot)
     if images.is_cuda:
         images = images.half()  # half the memory traffic; the network reads 8 bits of it anyway

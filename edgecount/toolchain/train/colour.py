@@ -27,7 +27,7 @@ def pick(batch: int, chance: Union[float, Tensor], device: torch.device) -> Tens
 
 
 def paint_patches(images: Tensor, slot: Tensor, rects: Tensor, heads: Tensor) -> Tensor:
-    """Paint a third of the background patches: cloths, cones, boxes, signs with a spot.
+    """Paint half of the background patches: cloths, cones, boxes, signs with a spot.
 
     Args:
         images: (B, 3, H, W).
@@ -40,7 +40,7 @@ def paint_patches(images: Tensor, slot: Tensor, rects: Tensor, heads: Tensor) ->
     def draw(*more: int) -> Tensor:
         return torch.rand(shape[0], *more, shape[1], device=device)
 
-    painted = (heads < 0) & (draw() < 0.35)
+    painted = (heads < 0) & (draw() < 0.5)
     helmet = draw(3) * 90 + 165  # green and red high, blue high or none
     helmet[:, 0] *= (draw() < 0.5).float()
     colour = torch.where(draw(1) < 0.5, helmet, draw(3) ** 0.7 * 255)

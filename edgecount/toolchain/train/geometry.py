@@ -250,13 +250,16 @@ def clip(boxes: Tensor, rect: Tensor) -> Tensor:
     return torch.cat((low, torch.maximum(high, low)), -1)
 
 
-def which_slot(tiles: Slots, patches: Slots, power: Tensor, size: int) -> Tensor:
+def which_slot(
+    tiles: Slots, patches: Slots, power: Tensor, taper: Tensor, size: int
+) -> Tensor:
     """(B, size, size) int64: the slot that each pixel shows. Patches are superellipses.
 
     Args:
         tiles: Mosaic tiles.
         patches: Patches; a later one lies over an earlier one.
         power: (B, P) exponent of a patch's outline: 1 a diamond, 2 an ellipse, 6 a rectangle.
+        taper: (B, P) how much narrower a patch is at its top, 0..1: a cone.
         size: Side of the output.
     """
     at = torch.arange(size, device=power.device) + 0.5
@@ -267,16 +270,18 @@ def which_slot(tiles: Slots, patches: Slots, power: Tensor, size: int) -> Tensor
     for i in range(power.shape[1]):
         x1, y1, x2, y2 = patches.rect[:, i].unbind(-1)
         used = (x2 > x1)[:, None, None]
-        dx = _from_middle(at, x1, x2) ** power[:, i, None]
-        dy = _from_middle(at, y1, y2) ** power[:, i, None]
-        inside = (dx[:, None, :] + dy[:, :, None] < 1) & used
+        dx, dy = _from_middle(at, x1, x2), _from_middle(at, y1, y2)
+        width = 1 - taper[:, i, None] * (1 - dy.clamp(-1, 1)) / 2
+        dx = dx[:, None, :].abs() / width[:, :, None]
+        p = power[:, i, None, None]
+        inside = (dx**p + dy[:, :, None].abs() ** p < 1) & used
         slot = torch.where(inside, TILES + i, slot)
     return slot
 
 
 def _from_middle(at: Tensor, low: Tensor, high: Tensor) -> Tensor:
     middle, half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-3)
-    return ((at[None] - middle[:, None]) / half[:, None]).abs().clamp(max=8)
+    return ((at[None] - middle[:, None]) / half[:, None]).clamp(-8, 8)
 
 
 def join(tiles: Slots, patches: Slots) -> Slots:

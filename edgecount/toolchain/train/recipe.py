@@ -64,9 +64,9 @@ class AugmentSpec(_Section):
     )
     tilt: float = Field(0.25, description="Chance that a picture is turned beyond ±12 degrees.")
     pastes: int = Field(
-        4, ge=0, description="Patches per picture: heads from elsewhere, and look-alikes."
+        6, ge=0, description="Patches per picture: heads from elsewhere, and look-alikes."
     )
-    paste: float = Field(0.35, ge=0, le=1, description="Chance of each patch.")
+    paste: float = Field(0.45, ge=0, le=1, description="Chance of each patch.")
     colour: float = Field(0.6, ge=0, le=1, description="Chance of a strong colour change.")
     degrade: float = Field(
         0.35, ge=0, le=1, description="Chance of each of blur, noise, low light, JPEG blocks."
@@ -86,7 +86,7 @@ class LabelSpec(_Section):
     add_above: float = Field(0.5, description="Agreed score from which an unlabelled head counts.")
     ignore_above: float = Field(0.3, description="Agreed score from which a region is ignored.")
     look_alikes: float = Field(
-        0.5, ge=0, le=1, description="Share of known look-alikes among pasted backgrounds."
+        0.4, ge=0, le=1, description="Share of known look-alikes among pasted backgrounds."
     )
 
 

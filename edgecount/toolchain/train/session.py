@@ -36,6 +36,7 @@ class Job:
         out: Folder for checkpoint, curves and ONNX file.
         device: ``cpu`` or ``cuda``.
         resume: Go on from the checkpoint in ``out``.
+        weights: Checkpoint of another run of the same network to start from.
     """
 
     data: Path
@@ -44,6 +45,7 @@ class Job:
     out: Path
     device: str
     resume: bool
+    weights: Optional[Path] = None
 
 
 def default_device() -> str:
@@ -72,6 +74,8 @@ def train(
     held_out = _load(recipe, job, job.held_out, device) if job.held_out else None
     report(f"{len(data)} pictures, {int((data.classes >= 0).sum())} boxes")
     trainer = prepare(recipe, data, held_out, report)
+    if job.weights is not None:
+        trainer.start_from(job.weights)
     checkpoint = job.out / "checkpoint.pt"
     if job.resume and checkpoint.is_file():
         trainer.resume(checkpoint)

@@ -298,6 +298,19 @@ class Trainer:
         torch.save(state, draft)
         os.replace(str(draft), str(path))
 
+    def start_from(self, path: Path) -> None:
+        """Take the averaged weights of another run, and nothing else of it.
+
+        Raises:
+            ModelError: The file cannot be read, or holds another network.
+        """
+        weights = load_checkpoint(path, self.device)["ema"]
+        try:
+            self.model.load_state_dict(weights)
+            self.ema.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ModelError(f"{path} holds another network: {error}") from error
+
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of the same recipe and data.
 
