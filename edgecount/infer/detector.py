@@ -217,6 +217,7 @@ def create(
     path, recipe = recipes.find(settings.name, settings.path)
     network, metadata = open_network(path)
     check_input(network, path)
+    recipe = recipe or recipes.embedded(path, metadata)
     if recipe is None:
         shape = _asked_shape(network.input_shape, settings.input_size)
         recipe = recipes.infer(path, shape, network.output_shape, metadata)

@@ -20,6 +20,7 @@ from edgecount.errors import ConfigError, ModelError
 
 HEADS_PACKAGE = "edgecount.infer.heads"
 RECIPE_FILE = "recipe.yaml"
+METADATA_KEY = "edgecount.recipe"
 DEFAULT_MODEL = "head-n"
 # Classes that are people or parts of people, in the order in which we would count them.
 _COUNTED = ("head", "person", "face", "people", "pedestrian")
@@ -178,6 +179,26 @@ def load(path: Path) -> Recipe:
         raise ModelError(f"cannot read the recipe {path}: {error}") from error
     except ValidationError as error:
         raise ModelError(f"recipe {path}: {_mistakes(error)}") from None
+
+
+def embedded(path: Path, metadata: Mapping[str, str]) -> Optional[Recipe]:
+    """The recipe that edgecount's own exporter wrote into an ONNX file; None in others.
+
+    It goes where the file goes: a detector whose recipe got lost would otherwise be taken
+    for one of another family with an output of the same shape.
+
+    Raises:
+        ModelError: It is there and wrong.
+    """
+    text = metadata.get(METADATA_KEY)
+    if text is None:
+        return None
+    try:
+        return Recipe.model_validate(yaml.safe_load(text)).model_copy(update={"file": path.name})
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ModelError(f"cannot read the recipe inside {path}: {error}") from error
+    except ValidationError as error:
+        raise ModelError(f"the recipe inside {path}: {_mistakes(error)}") from None
 
 
 def infer(

@@ -298,3 +298,20 @@ class TestFind:
     def test_an_unknown_name(self) -> None:
         with pytest.raises(ConfigError, match=r"no model is shipped|'heed-n' is not known"):
             recipes.find("heed-n", None)
+
+
+def test_a_recipe_inside_the_file_is_taken_and_follows_its_name():
+    text = (
+        "name: mine\nfile: old.onnx\nhead: ltrb\nclasses: [head]\n"
+        "input: {width: 64, height: 64}\n"
+    )
+    found = recipes.embedded(Path("new.onnx"), {recipes.METADATA_KEY: text})
+    assert found is not None
+    assert (found.head, found.file) == ("ltrb", "new.onnx")
+    assert recipes.embedded(Path("new.onnx"), {}) is None
+
+
+@pytest.mark.parametrize("text", ["{", "name: mine", "- 1"])
+def test_a_wrong_recipe_inside_the_file_names_the_file(text):
+    with pytest.raises(ModelError, match=r"new\.onnx"):
+        recipes.embedded(Path("new.onnx"), {recipes.METADATA_KEY: text})
