@@ -188,6 +188,8 @@ class MqttSink:
             if not self._stopping.is_set():
                 self._stopping.wait(self._backoff.failed())
         self.state = "stopped"
+        self._alarm.close()
+        self._wake_socket.close()
 
     def _live(self) -> None:
         """One connection, from login to loss."""
@@ -387,8 +389,9 @@ class MqttSink:
                 self._mailbox.set(topic, b"%d" % count, retain=False)
 
     def _wake(self) -> None:
-        # Blocked means that it is awake: the last alarms have not been read.
-        with contextlib.suppress(BlockingIOError):
+        # Blocked means that it is awake: the last alarms have not been read. Any other error
+        # means that it has ended.
+        with contextlib.suppress(OSError):
             self._alarm.send(b"!")
 
 

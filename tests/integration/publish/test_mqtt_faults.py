@@ -1,5 +1,6 @@
 """Everything that a broker refuses is named: in the state, the sentence, and once in the log."""
 
+import random
 import shutil
 import socket
 import subprocess
@@ -266,6 +267,26 @@ def test_waits_grow_while_each_login_is_dropped_at_once(
     # 0.5..1 s, 1..2 s, 2..4 s: four or five logins fit into 6 s, without back-off hundreds.
     assert 3 <= proxy.accepted <= 5
     proxy.close()
+
+
+def test_a_broker_that_talks_nonsense_is_survived(make_sink: MakeSink) -> None:
+    rng = random.Random(13)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        sink = make_sink(listener.getsockname()[1])
+        for n in range(40):
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(1000)
+                if n % 2:
+                    peer.sendall(b"\x20\x03\x00\x00\x00")
+                peer.sendall(bytes(rng.getrandbits(8) for _ in range(rng.randrange(1, 200))))
+                time.sleep(0.01)
+            sink._backoff.worked()
+            sink._stopping.wait = lambda _seconds: False  # the waits are tested elsewhere
+        assert sink._thread.is_alive()
+        del sink._stopping.wait
 
 
 def test_stop_is_quick_while_nothing_answers(make_sink: MakeSink) -> None:
