@@ -12,11 +12,15 @@ class Decimator:
 
     Args:
         max_fps: Frames per second to keep, or None to keep all.
+
+    Attributes:
+        left_out: Frames that were not kept, since it was made.
     """
 
     def __init__(self, max_fps: Optional[float]) -> None:
         self._interval = 1.0 / max_fps if max_fps else 0.0
         self._due: Optional[float] = None
+        self.left_out = 0
 
     def keep(self, time: float) -> bool:
         """Whether the frame at stream time ``time`` (seconds, rising) is to be processed."""
@@ -25,6 +29,7 @@ class Decimator:
         if self._due is None or time - self._due > self._interval:
             self._due = time
         if time < self._due - _EARLY * self._interval:
+            self.left_out += 1
             return False
         self._due += self._interval
         return True

@@ -75,6 +75,11 @@ class LiveCapture:
         self._grabbed = False
         self._index = 0
 
+    @property
+    def skipped(self) -> int:
+        """Frames that ``max_fps`` left out so far."""
+        return self._decimator.left_out
+
     def open(self) -> None:
         """Connect, and drop what is stale. Raises SourceError."""
         self.close()

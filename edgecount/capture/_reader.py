@@ -147,6 +147,11 @@ class Reader:
         return self._captured
 
     @property
+    def skipped(self) -> int:
+        """Frames that ``max_fps`` left out."""
+        return self._source.skipped
+
+    @property
     def dropped(self) -> int:
         """Frames that a newer one replaced before anyone took them."""
         return self._slot.dropped

@@ -37,6 +37,11 @@ class Source(Protocol):
     fps: Optional[float]
     label: str
 
+    @property
+    def skipped(self) -> int:
+        """Frames that ``max_fps`` left out so far."""
+        ...
+
     def open(self) -> None:
         """Connect, and drop what is stale.
 

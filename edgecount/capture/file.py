@@ -107,6 +107,11 @@ class FileSource:
         self._start_ts = 0.0
         self._start_monotonic = 0.0
 
+    @property
+    def skipped(self) -> int:
+        """Frames that ``max_fps`` left out so far."""
+        return self._decimator.left_out
+
     def open(self) -> None:
         """Open the clip at its beginning. Raises SourceError (never to be retried)."""
         self.close()

@@ -38,6 +38,7 @@ class TestEverySource:
         source = module.create("door", example(kind), module.Options(), clock=Clock(), max_fps=None)
         assert isinstance(source.live, bool)
         assert isinstance(source.label, str)
+        assert source.skipped == 0
         for verb in ("open", "read", "interrupt", "close"):
             assert not inspect.signature(getattr(source, verb)).parameters
 

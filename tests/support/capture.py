@@ -50,6 +50,7 @@ class ScriptedSource:
     """
 
     label = "scripted"
+    skipped = 0
     fps: Optional[float] = 10.0
 
     def __init__(
