@@ -138,6 +138,10 @@ class ZoneSettings(Strict):
     max_occupancy: Optional[Annotated[int, Field(ge=1)]] = Field(
         None, description="More heads than this are an over-crowding."
     )
+    crowded_s: Seconds = Field(
+        10.0,
+        description="It is one when it lasts so long, seconds; and over after as long at 90 %.",
+    )
     settle_s: Seconds = Field(
         0.3, description="An entry or exit counts when it lasted this long, seconds."
     )
@@ -218,6 +222,14 @@ class PlaceSettings(Strict):
     )
     max_occupancy: Optional[Annotated[int, Field(ge=1)]] = Field(
         None, description="More people than this are an over-crowding."
+    )
+    crowded_s: Seconds = Field(
+        10.0,
+        description="It is one when it lasts so long, seconds; and over after as long at 90 %.",
+    )
+    witness: List[str] = Field(
+        default_factory=list,
+        description="camera.zone: heads seen there at once prove that as many people are in it.",
     )
 
 
@@ -398,6 +410,7 @@ class Settings(Strict):
     @model_validator(mode="after")
     def _names_fit(self) -> "Settings":
         lines = {f"{c.name}.{line.name}" for c in self.cameras for line in c.lines}
+        zones = {f"{c.name}.{z.name}" for c in self.cameras for z in c.zones}
         for place, settings in self.places.items():
             for line in settings.enters + settings.leaves:
                 if line not in lines:
@@ -407,6 +420,13 @@ class Settings(Strict):
                         {"place": place, "line": line, "hint": nearest(line, lines)},
                     )
             _distinct(settings.enters + settings.leaves, f"line of place '{place}'")
+            for zone_name in settings.witness:
+                if zone_name not in zones:
+                    raise PydanticCustomError(
+                        "place",
+                        "place '{place}' names the zone '{zone}', which no camera has{hint}",
+                        {"place": place, "zone": zone_name, "hint": nearest(zone_name, zones)},
+                    )
         return self
 
     _inserted: Tuple[str, ...] = PrivateAttr(default=())

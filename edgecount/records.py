@@ -10,7 +10,7 @@ seconds since 1970; stream times are monotonic seconds with an arbitrary origin.
 """
 
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Mapping, Tuple
+from typing import Callable, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,12 +181,16 @@ class LineTotals:
 
 @dataclass(frozen=True)
 class ZoneState:
-    """One zone: heads in it now, entries and exits since ``Snapshot.since``, longest stay now."""
+    """One zone: heads in it now, entries and exits since ``Snapshot.since``, longest stay now.
+
+    ``crowded`` says whether there are too many; None where the zone has no limit.
+    """
 
     now: int = 0
     entered: int = 0
     left: int = 0
     max_dwell_s: float = 0.0
+    crowded: Optional[bool] = None
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,7 @@ class Snapshot:
                     "entered": z.entered,
                     "left": z.left,
                     "max_dwell_s": round(z.max_dwell_s, 2),
+                    **({} if z.crowded is None else {"crowded": z.crowded}),
                 }
                 for k, z in self.zones.items()
             },

@@ -38,6 +38,7 @@ def place(state: PlaceState) -> Dict[str, object]:
         "out": state.out,
         "peak": state.peak,
         "degraded": list(state.degraded),
+        **({} if state.crowded is None else {"crowded": state.crowded}),
     }
 
 

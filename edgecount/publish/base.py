@@ -1,7 +1,7 @@
 """What a sink is: where counts go when they leave the device."""
 
 from dataclasses import dataclass
-from typing import List, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 from typing_extensions import Literal, Protocol
 
@@ -24,6 +24,7 @@ class PlaceState:
         out: Exits since the last reset.
         peak: Highest occupancy since the last reset.
         degraded: Why these numbers deserve less trust; empty is good.
+        crowded: Whether there are too many people; None where the place has no limit.
     """
 
     place: str
@@ -34,6 +35,7 @@ class PlaceState:
     out: int
     peak: int
     degraded: Tuple[str, ...] = ()
+    crowded: Optional[bool] = None
 
 
 class EventStore(Protocol):

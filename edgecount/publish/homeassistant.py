@@ -10,7 +10,7 @@ import json
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from edgecount import __version__
-from edgecount.config import CameraSettings, Settings
+from edgecount.config import CameraSettings, PlaceSettings, Settings
 
 _READ_BACK_S = 1.0
 _REMOVAL_S = 1.0
@@ -90,8 +90,8 @@ def discovery(settings: Settings, prefix: str) -> Dict[str, Any]:
     components: Components = {}
     for camera in settings.cameras:
         components.update(_camera(settings.device, prefix, camera))
-    for place in settings.places:
-        components.update(_place(settings.device, prefix, place))
+    for name, place in settings.places.items():
+        components.update(_place(settings.device, prefix, name, place))
     return {
         "device": {
             "identifiers": [f"edgecount_{settings.device}"],
@@ -116,16 +116,20 @@ def _camera(device: str, prefix: str, camera: CameraSettings) -> Components:
         for way in ("in", "out"):
             found.total(f"{line.name} {way}", f"lines['{line.name}']['{way}']")
     for zone in camera.zones:
-        found.measurement(f"{zone.name}", f"zones['{zone.name}'].now", "people")
+        found.measurement(zone.name, f"zones['{zone.name}'].now", "people")
+        if zone.max_occupancy is not None:
+            found.crowded(f"{zone.name} crowded", f"zones['{zone.name}'].crowded")
     found.problem(f"{prefix}/{camera.name}/status")
     return found.components
 
 
-def _place(device: str, prefix: str, place: str) -> Components:
-    found = Entities(device, place, f"{prefix}/place/{place}/state", kind="place")
+def _place(device: str, prefix: str, name: str, place: PlaceSettings) -> Components:
+    found = Entities(device, name, f"{prefix}/place/{name}/state", kind="place")
     found.measurement("occupancy", "occupancy", "people")
     found.total("in", "['in']")
     found.total("out", "out")
+    if place.max_occupancy is not None:
+        found.crowded("crowded", "crowded")
     return found.components
 
 
@@ -170,6 +174,15 @@ class Entities:
             state_topic=topic,
             value_template="{{ 'OFF' if value == 'online' else 'ON' }}",
             device_class="problem",
+        )
+
+    def crowded(self, name: str, path: str) -> None:
+        """On while there are too many people."""
+        self._add(
+            name,
+            platform="binary_sensor",
+            state_topic=self._topic,
+            value_template=f"{{{{ 'ON' if value_json.{path} else 'OFF' }}}}",
         )
 
     def _add(self, name: str, **fields: Any) -> None:

@@ -2,9 +2,11 @@
 
 import threading
 import time
+from dataclasses import replace
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from edgecount.config import Settings
+from edgecount.count.crowding import Crowding, Witnesses
 from edgecount.count.ledger import Ledger
 from edgecount.count.occupancy import Places
 from edgecount.count.schedule import DailyReset, Due
@@ -33,6 +35,8 @@ class Books:
         reset = settings.reset
         self._schedule = DailyReset(reset.at, reset.timezone) if reset else None
         self._began = time.monotonic()
+        self._crowding = Crowding(settings.places, settings.cameras)
+        self._witnesses = Witnesses(settings.places)
         self.ledger = ledger or Ledger.open(
             settings.ledger,
             outbox=settings.mqtt is not None,
@@ -115,7 +119,15 @@ class Books:
 
     def sample(self, zones: Mapping[Tuple[str, str], int]) -> None:
         """Say how many heads are in the zones now, about once a second."""
-        self.ledger.sample(zones, self.occupancy())
+        now = time.monotonic()
+        for place, people in self._witnesses.update(zones, self.occupancy(), now).items():
+            self.set_occupancy(place, people)
+        occupancy = self.occupancy()
+        changed = self._crowding.update(zones, occupancy, now)
+        with self._lock:
+            totals = self._places.totals()
+            self._stale_places.update({name: totals[name] for name in changed})
+        self.ledger.sample(zones, occupancy)
 
     def set_occupancy(self, place: str, people: int) -> None:
         """Correct a place. Raises ConfigError where there is no such place."""
@@ -129,7 +141,12 @@ class Books:
         """Give the sink the newest state of a camera."""
         if self._sink is not None:
             self._sink.publish_camera_status(snapshot.camera, status)
-            self._sink.publish_state(snapshot)
+            crowded = self._crowding.zones(snapshot.camera)
+            zones = {
+                name: replace(zone, crowded=crowded.get(name))
+                for name, zone in snapshot.zones.items()
+            }
+            self._sink.publish_state(replace(snapshot, zones=zones))
 
     def publish_places(self, degraded: Tuple[str, ...] = ()) -> None:
         """Give the sink the places that changed since the last call."""
@@ -143,7 +160,17 @@ class Books:
         now, seq = time.time(), self.ledger.seq
         for name, t in changed.items():
             self._sink.publish_place(
-                PlaceState(name, now, seq, t.occupancy, t.into, t.out, t.peak, degraded)
+                PlaceState(
+                    place=name,
+                    ts=now,
+                    seq=seq,
+                    occupancy=t.occupancy,
+                    into=t.into,
+                    out=t.out,
+                    peak=t.peak,
+                    degraded=degraded,
+                    crowded=self._crowding.place(name),
+                )
             )
 
     def _committed(self, _events: List[CountEvent]) -> None:
