@@ -193,7 +193,7 @@ class _Look:
             deviation=np.sqrt(variance),
             flat=limits.flat_in_the_dark if level_95 < limits.dark else limits.flat,
             level_95=level_95,
-            burnt=float(np.count_nonzero(small >= limits.burnt_level)) / small.size,
+            burnt=_burnt(image, small, limits),
             sharpness=_sharpness(image),
         )
 
@@ -372,6 +372,15 @@ def _shrink(image: UInt8Array) -> Float32Array:
     green = np.ascontiguousarray(image[::step, ::step, 1])
     small = cv2.resize(green, _SIZE, interpolation=cv2.INTER_AREA)
     return small.astype(np.float32)
+
+
+def _burnt(image: UInt8Array, small: Float32Array, limits: Limits) -> float:
+    """The part of the picture in which all colours are burnt out."""
+    green = float(np.count_nonzero(small >= limits.burnt_level)) / small.size
+    if green < limits.burnt:
+        return green  # cannot be more than this, and is nothing to worry about
+    step = max(1, image.shape[0] // _SIZE[1])
+    return float(np.mean(image[::step, ::step].min(axis=2) >= limits.burnt_level))
 
 
 def _per_block(values: NDArray[np.float32]) -> Float32Array:

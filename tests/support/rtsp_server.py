@@ -54,7 +54,7 @@ def launch_line(gst, options):
         name = options.file.replace("\\", "\\\\").replace('"', '\\"')
         return f'( filesrc location="{name}" ! decodebin ! videoconvert ! {encode} )'
     caps = f"video/x-raw,width={options.width},height={options.height},framerate={options.fps}/1"
-    return f"( videotestsrc is-live=true pattern=ball ! {caps} ! videoconvert ! {encode} )"
+    return f"( videotestsrc is-live=true pattern=smpte ! {caps} ! videoconvert ! {encode} )"
 
 
 def encoder(gst, fps):

@@ -255,6 +255,14 @@ class TestTruths:
     def test_other_light(self, room: Pictures, gain: float, offset: float) -> None:
         assert watch(room, brighter(gain, offset)) == {}
 
+    def test_a_bright_yellow_wall_is_not_burnt_out(self, room: Pictures) -> None:
+        def paint(image: UInt8Array) -> UInt8Array:
+            painted = image.copy()
+            painted[:, :340] = (image[:, :340] // 2) * (1, 0, 0) + (0, 255, 255)
+            return painted.astype(np.uint8)
+
+        assert watch([(t, paint(i)) for t, i in room]) == {}
+
     def test_a_pole_that_sways(self, room: Pictures) -> None:
         step = iter(range(10_000))
         assert watch(room, lambda image: np.roll(image, (next(step) * 7) % 24 - 12, axis=1)) == {}
