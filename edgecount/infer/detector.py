@@ -34,6 +34,9 @@ _LARGEST_LOGIT = 80.0
 
 Suppress = Callable[[Float32Array, Float32Array, Int32Array, float], Int64Array]
 
+# Sizes of pictures whose letterbox is kept; a folder of pictures may hold any number of sizes.
+_MOST_SIZES = 64
+
 
 class Network(Protocol):
     """Runs the network. Safe to call from several threads.
@@ -82,6 +85,7 @@ class OnnxDetector:
         self._head = _head(recipe)
         self._normalise = recipe.input.scale != 1.0 or any(recipe.input.mean)
         self._buffers = threading.local()
+        self._fitted: Dict[Tuple[int, int], Letterbox] = {}
 
     def detect(self, images: Sequence[UInt8Array]) -> List[Detections]:
         """Detect in each picture, one after the other; see :class:`~.base.Detector`."""
@@ -92,12 +96,10 @@ class OnnxDetector:
 
         Calibration and evaluation use this very function.
         """
-        height, width = image.shape[:2]
-        box = Letterbox.fit(width, height, self._width, self._height)
+        box = self._fit(image)
         box.apply(image, out, self._input.pad, self._input.color == "rgb")
         if self._normalise:
-            out -= np.asarray(self._input.mean, np.float32)[:, None, None]
-            out *= np.float32(self._input.scale)
+            self._normalised(out)
         return box
 
     def network_input(self, image: UInt8Array) -> Float32Array:
@@ -108,8 +110,7 @@ class OnnxDetector:
 
     def _detect_one(self, image: UInt8Array) -> Detections:
         started = perf_counter()
-        batch = self._buffer()
-        box = self.prepare(image, batch[0])
+        batch, box = self._input_of(image)
         prepared = perf_counter()
         output = self.network.run(batch)[0]
         inferred = perf_counter()
@@ -130,12 +131,36 @@ class OnnxDetector:
         calibrated = _tempered(scores[kept], self._temperature)
         return Detections(*_visible(mapped, calibrated, classes[kept]))
 
-    def _buffer(self) -> Float32Array:
-        buffer: Optional[Float32Array] = getattr(self._buffers, "batch", None)
-        if buffer is None:
-            buffer = np.empty((1, 3, self._height, self._width), np.float32)
-            self._buffers.batch = buffer
-        return buffer
+    def _fit(self, image: UInt8Array) -> Letterbox:
+        height, width = image.shape[:2]
+        box = self._fitted.get((width, height))
+        if box is None:
+            if len(self._fitted) >= _MOST_SIZES:
+                self._fitted.clear()
+            box = Letterbox.fit(width, height, self._width, self._height)
+            self._fitted[width, height] = box
+        return box
+
+    def _input_of(self, image: UInt8Array) -> Tuple[Float32Array, Letterbox]:
+        """The input for ``image`` in this thread's own buffer, and how it was fitted in."""
+        kept: Optional[Tuple[Float32Array, Letterbox]] = getattr(self._buffers, "kept", None)
+        box = self._fit(image)
+        if kept is None or kept[1] is not box:
+            # From here on the padding stays as it is while the pictures keep their size.
+            batch = np.full((1, 3, self._height, self._width), self._input.pad, np.float32)
+            if self._normalise:
+                self._normalised(batch[0])
+            kept = batch, box
+            self._buffers.kept = kept
+        picture = kept[0][0, :, : box.scaled_height, : box.scaled_width]
+        box.place(image, kept[0][0], self._input.color == "rgb")
+        if self._normalise:
+            self._normalised(picture)
+        return kept
+
+    def _normalised(self, planes: Float32Array) -> None:
+        planes -= np.asarray(self._input.mean, np.float32)[:, None, None]
+        planes *= np.float32(self._input.scale)
 
 
 def check_input(network: Network, path: Path) -> None:

@@ -6,6 +6,7 @@ needs no offsets. The very same function prepares calibration and evaluation dat
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -55,6 +56,11 @@ class Letterbox:
             fill: Value of the padding.
             swap_rb: Write RGB instead of BGR.
         """
+        self.place(image, out, swap_rb)
+        self.pad(out, fill)
+
+    def place(self, image: UInt8Array, out: Float32Array, swap_rb: bool) -> None:
+        """Write the picture's part of ``out``, as :meth:`apply`, and leave the padding alone."""
         if (self.scaled_width, self.scaled_height) != (self.source_width, self.source_height):
             image = cv2.resize(  # type: ignore[assignment]
                 image, (self.scaled_width, self.scaled_height), interpolation=cv2.INTER_LINEAR
@@ -62,13 +68,24 @@ class Letterbox:
         planes = cv2.split(image)  # deinterleaves with SIMD; numpy's strided copy takes 4× longer
         for target, plane in zip(out, reversed(planes) if swap_rb else planes):
             target[: self.scaled_height, : self.scaled_width] = plane
+
+    def pad(self, out: Float32Array, fill: float) -> None:
+        """Fill what the picture leaves free of ``out``."""
         out[:, self.scaled_height :, :] = fill
         out[:, : self.scaled_height, self.scaled_width :] = fill
 
     def to_source(self, boxes: Float32Array) -> Float32Array:
         """Map (N, 4) boxes from input pixels to source pixels and clip them to the picture."""
-        x = np.float32(self.source_width / self.scaled_width)
-        y = np.float32(self.source_height / self.scaled_height)
-        mapped = boxes * np.array([x, y, x, y], np.float32)
-        limit = np.array([self.source_width, self.source_height] * 2, np.float32)
-        return np.clip(mapped, np.float32(0), limit, out=mapped)
+        mapped: Float32Array = boxes * self._ratio
+        np.maximum(mapped, np.float32(0), out=mapped)
+        np.minimum(mapped, self._limit, out=mapped)
+        return mapped
+
+    @cached_property
+    def _ratio(self) -> Float32Array:
+        x, y = self.source_width / self.scaled_width, self.source_height / self.scaled_height
+        return np.array([x, y, x, y], np.float32)
+
+    @cached_property
+    def _limit(self) -> Float32Array:
+        return np.array([self.source_width, self.source_height] * 2, np.float32)
