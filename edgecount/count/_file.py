@@ -12,9 +12,19 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Typ
 
 import structlog
 
-from edgecount.count._aggregates import DAY, KEEP_S, MINUTE, FigureRow, Period, Sampled, closed
+from edgecount.count._aggregates import (
+    DAY,
+    HOUR,
+    KEEP_S,
+    MINUTE,
+    FigureRow,
+    Period,
+    Sampled,
+    closed,
+)
 from edgecount.count._schema import ForeignFileError, NewerSchemaError
 from edgecount.count._store import MetaValue, Reader, Store
+from edgecount.count.heatmap import Grid
 from edgecount.count.totals import CounterKey, PlaceTotals
 from edgecount.errors import LedgerError
 from edgecount.records import CountEvent, LineTotals
@@ -72,12 +82,14 @@ class Roll:
         minute: Its start, UTC seconds since 1970.
         unrolled: Entries and exits of places in it.
         samples: What was seen in it.
+        heat: Person-seconds by camera since the last time that some were given; mostly empty.
         zone: Time zone in which days are days.
     """
 
     minute: int
     unrolled: Mapping[str, LineTotals]
     samples: Mapping[CounterKey, Sampled]
+    heat: Mapping[str, Grid]
     zone: tzinfo
 
 
@@ -210,6 +222,8 @@ class LedgerFile:
             store.set_meta({"rolled": newest})
         store.roll_places(roll.minute, roll.unrolled)
         store.roll_samples(roll.minute, roll.samples)
+        for camera, grid in roll.heat.items():
+            store.add_heat(roll.minute // HOUR * HOUR, camera, grid)
         until = float(meta.get("rolled_until", roll.minute))
         periods = _ended(until, end, roll.zone)
         for period in periods:
@@ -218,6 +232,7 @@ class LedgerFile:
             store.set_meta({"rolled_until": end})
             for seconds, keep_s in KEEP_S.items():
                 store.delete_figures(seconds, end - keep_s)
+            store.delete_heat(end - KEEP_S[HOUR])
         return [Period(MINUTE, roll.minute, end), *periods]
 
     def prune(self, *, before: float, max_bytes: float, chunk: int) -> int:

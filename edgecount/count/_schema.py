@@ -65,8 +65,16 @@ def _add_aggregates(connection: sqlite3.Connection) -> None:
     )
 
 
+def _add_heat(connection: sqlite3.Connection) -> None:
+    """Version 3: person-seconds per camera, hour and cell of the picture."""
+    connection.execute(
+        "CREATE TABLE heat (hour INTEGER NOT NULL, camera TEXT NOT NULL, cells BLOB NOT NULL,"
+        " PRIMARY KEY (hour, camera)) WITHOUT ROWID"
+    )
+
+
 # One entry per version; an entry is never changed once it was released, only followed.
-MIGRATIONS: Sequence[Migration] = (_create, _add_aggregates)
+MIGRATIONS: Sequence[Migration] = (_create, _add_aggregates, _add_heat)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:

@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Sequence, Tuple, Union
 
-from edgecount.count import _schema
+from edgecount.count import _schema, heatmap
 from edgecount.count._aggregates import FigureRow, Period, Sampled
 from edgecount.count.totals import CounterKey, PlaceTotals
 from edgecount.records import CountEvent, Figures, LineTotals
@@ -95,6 +95,22 @@ class Reader:
             (start, end),
         )
         return [FigureRow(start, CounterKey(*row[:3]), Figures(*row[3:])) for row in rows]
+
+    def heat(self, camera: str, since: float, until: float) -> heatmap.Grid:
+        """Person-seconds per cell over all hours that start in ``[since, until)``."""
+        rows = self._connection.execute(
+            "SELECT cells FROM heat WHERE camera = ? AND hour >= ? AND hour < ?",
+            (camera, since, until),
+        )
+        total = heatmap.empty()
+        for (cells,) in rows:
+            total += heatmap.from_bytes(cells)
+        return total
+
+    def heat_cameras(self) -> List[str]:
+        """Cameras that have a heat map."""
+        rows = self._connection.execute("SELECT DISTINCT camera FROM heat ORDER BY camera")
+        return [row[0] for row in rows]
 
     def dwell_times(self, since: float, until: float) -> Dict[CounterKey, List[float]]:
         """How long people stayed in each zone, seconds, rising; by time of leaving."""
@@ -262,6 +278,18 @@ class Store(Reader):
                 for key, s in samples.items()
             ],
         )
+
+    def add_heat(self, hour: int, camera: str, grid: heatmap.Grid) -> None:
+        """Add person-seconds to the hour that starts at ``hour``."""
+        total = self.heat(camera, hour, hour + 1) + grid
+        self._connection.execute(
+            "INSERT OR REPLACE INTO heat VALUES (?, ?, ?)",
+            (hour, camera, heatmap.to_bytes(total)),
+        )
+
+    def delete_heat(self, before: float) -> None:
+        """Delete the heat of hours that start before ``before``."""
+        self._connection.execute("DELETE FROM heat WHERE hour < ?", (before,))
 
     def roll_period(self, period: Period) -> None:
         """Make the figures of an hour or a day from those of its minutes."""

@@ -4,6 +4,7 @@
     ledger.listen(on_committed=..., on_degraded=..., on_given_up=...)
     ledger.totals("door").lines, ledger.places(), ledger.since    # after a restart: as before it
     ledger.record(events, places)                     # counting threads; takes microseconds
+    ledger.warm(camera, cells)                        # the heat map; lost up to ten minutes
     ledger.sample(zones, places)                      # about once a second, for peaks and means
     ledger.reset(at)                                  # by schedule or command
     ledger.close()                                    # last commit
@@ -27,9 +28,11 @@ import time
 from dataclasses import replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
+import numpy as np
 import structlog
 
 from edgecount.config import LedgerSettings
+from edgecount.count import heatmap
 from edgecount.count._aggregates import MINUTE, Sampler, aggregate, minute_of
 from edgecount.count._file import (
     CLOCK_IS_SET,
@@ -64,6 +67,7 @@ _MAX_IN_MEMORY = 50_000
 _DELETE_CHUNK = 5_000
 # Events of a minute may be committed a little after its end.
 _LATE_S = 2.0
+_HEAT_S = 600
 
 _log = structlog.get_logger(__name__)
 
@@ -102,6 +106,7 @@ class Ledger:
         self._pending: List[CountEvent] = []
         self._dirty = _Dirty()
         self._sampler = Sampler()
+        self._heat: Dict[str, heatmap.Grid] = {}
         # Entries and exits of places that are in no minute's figures yet.
         self._unrolled: Dict[str, LineTotals] = {}
         # Events that are not in the file, numbered when somebody first tried to write them.
@@ -211,6 +216,14 @@ class Ledger:
                 self._sampler.add(CounterKey("zone", camera, name), heads)
             for name, people in (places or {}).items():
                 self._sampler.add(CounterKey("place", "", name), people)
+
+    def warm(self, camera: str, cells: Sequence[int]) -> None:
+        """Add a person-second to each of ``cells`` of the camera's heat map."""
+        if not cells:
+            return
+        with self._changed:
+            grid = self._heat.setdefault(camera, heatmap.empty())
+            np.add.at(grid.reshape(-1), cells, 1)
 
     def reset(self, at: float, *, keep_session: bool = False) -> None:
         """Set all totals and places to zero.
@@ -332,6 +345,13 @@ class Ledger:
             old = totals.get(key, _ZERO)
             totals[key] = LineTotals(old.into + (not outward), old.out + outward)
         self._dirty.counters.add(key)
+
+    def _drain_heat(self, minute: int) -> Dict[str, heatmap.Grid]:
+        """What was collected, at the end of each ten minutes: it goes out in few writes."""
+        if (minute + MINUTE) % _HEAT_S:
+            return {}
+        heat, self._heat = self._heat, {}
+        return heat
 
     def _set_place(self, name: str, place: PlaceTotals) -> None:
         old = self._places.get(name, PlaceTotals())
@@ -497,9 +517,12 @@ class Ledger:
         minute, self._minute = self._minute, current
         with self._changed:
             samples = self._sampler.drain()
+            heat = self._drain_heat(minute)
             known = [*self._totals, *(CounterKey("place", "", name) for name in self._places)]
         try:
-            periods = self._file.roll(Roll(minute, self._written_unrolled, samples, self._zone))
+            periods = self._file.roll(
+                Roll(minute, self._written_unrolled, samples, heat, self._zone)
+            )
         except LedgerError as error:
             self._trouble(error)
             return

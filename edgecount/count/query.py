@@ -11,6 +11,8 @@ from typing import Iterator, List, Sequence
 from edgecount.count._aggregates import DAY, HOUR, MINUTE, NAMES, start_of
 from edgecount.count._file import explain
 from edgecount.count._store import Reader
+from edgecount.count.heatmap import Grid
+from edgecount.discovery import nearest
 from edgecount.errors import ConfigError, LedgerError
 from edgecount.records import CountEvent
 
@@ -83,6 +85,23 @@ def dwell(path: Path, since: float, until: float) -> List[Dwell]:
         Dwell(k.camera, k.name, len(t), _quantile(t, 0.5), _quantile(t, 0.9), t[-1])
         for k, t in times.items()
     ]
+
+
+def heat(path: Path, camera: str, since: float, until: float) -> Grid:
+    """Person-seconds per cell (ROWS, COLUMNS) over the hours that start in ``[since, until)``.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+        ConfigError: No such camera has ever been in it; the message names those that have.
+    """
+    with _reading(path) as reader:
+        cameras = reader.heat_cameras()
+        grid = reader.heat(camera, since, until)
+    if camera not in cameras:
+        raise ConfigError(
+            f"the ledger has no heat map of a camera {camera!r}{nearest(camera, cameras)}"
+        )
+    return grid
 
 
 def parse_time(text: str, now: float, zone: tzinfo) -> float:

@@ -21,6 +21,7 @@ from edgecount.records import Snapshot
 from edgecount.redact import Redactor
 from edgecount.runtime.books import Books
 from edgecount.runtime.core import CameraUnit, Core, Watcher
+from edgecount.runtime.heat import HeatWatcher
 from edgecount.runtime.plan import Plan
 from edgecount.runtime.systemd import Notifier, Watchdog, watchdog_period_s
 
@@ -85,7 +86,10 @@ class Service:
         self._http: Optional[HttpServer] = None
         self._on_reload = on_reload
         self._books = Books(plan.settings, metrics, ledger)
-        self._core = Core(plan, metrics, self.health, time.monotonic, self._books.record, watchers)
+        heat = HeatWatcher(self._books.ledger, plan.model.recipe.anchor)
+        self._core = Core(
+            plan, metrics, self.health, time.monotonic, self._books.record, [*watchers, heat]
+        )
         self._keepers = {n: _Keeper(u, self._books) for n, u in self._core.units.items()}
         self._ready = False
         self._next_second = 0.0
