@@ -3,7 +3,7 @@
 import os
 import socket
 from pathlib import Path
-from typing import Iterator, Optional
+from typing import Iterator, Optional, Tuple
 
 from edgecount.config import Settings, load
 from edgecount.count._file import ledger_path
@@ -30,7 +30,7 @@ def examine(config: Optional[Path], root: Path = Path("/")) -> Iterator[Finding]
         yield Finding(finding.check, finding.state, redact(finding.detail), redact(finding.remedy))
 
 
-def _read(config: Optional[Path]) -> "tuple[Optional[Settings], Finding]":
+def _read(config: Optional[Path]) -> Tuple[Optional[Settings], Finding]:
     if config is None:
         hint = "give one with -c to have cameras, broker and model looked at"
         return None, Finding("configuration", "skip", "none was given", hint)
