@@ -157,7 +157,6 @@ class Service:
         Args:
             keep_ledger: Leave the ledger open, and return it for the next service.
         """
-        self._notifier.stopping()
         self._core.stop()
         for keeper in self._keepers.values():
             keeper.leave(self.health)

@@ -1,6 +1,5 @@
 """From the first signal to the last: start, turn, reload, stop."""
 
-import gc
 import signal
 import threading
 import time
@@ -93,10 +92,10 @@ class Runner:
         self._telemetry.start()
         try:
             service.start()
-            # What is alive now lives on: the collector need not look at it every time.
-            gc.freeze()
             service = self._turn_until_done(service)
         finally:
+            # Not in a reload, which stops a service too: systemd would end the process.
+            self._notifier.stopping()
             service.stop()
             self._telemetry.close()
             if self._watcher is not None:
