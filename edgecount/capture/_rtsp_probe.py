@@ -142,6 +142,8 @@ def _talk(url: str, timeout: float, ask: Callable[[socket.socket, Address], Find
         return Finding(Cause.REFUSED)
     except socket.timeout:
         return Finding(Cause.SILENT)
+    except (ConnectionResetError, BrokenPipeError):
+        return Finding(Cause.OTHER, "it closed the connection")
     except UnicodeError:
         return Finding(Cause.BAD_URL)
     except OSError as error:

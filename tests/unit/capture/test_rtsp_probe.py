@@ -180,6 +180,14 @@ class TestProbe:
             port = closed.getsockname()[1]
             assert probe(f"rtsp://127.0.0.1:{port}/x", 5.0).cause is Cause.REFUSED
 
+    def test_reset(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def reset(*args: object) -> None:
+            raise ConnectionResetError
+
+        monkeypatch.setattr(socket, "create_connection", reset)
+        finding = probe("rtsp://cam/x", 5.0)
+        assert (finding.cause, finding.detail) == (Cause.OTHER, "it closed the connection")
+
     def test_unknown_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def unknown(*args: object) -> None:
             raise socket.gaierror
