@@ -152,8 +152,13 @@ def test_a_hung_service_is_killed_by_the_watchdog_and_comes_back(systemd):
     time.sleep(3.0)  # longer than the period: it beats again
     assert systemd.show()["NRestarts"] == "1"
 
+    before = systemd.show()["MainPID"]
     assert systemd.ask("reload", "edgecount.service").returncode == 0
-    systemd.wait_until(ActiveState="active")
+    end = time.monotonic() + 4.0
+    while time.monotonic() < end:
+        assert systemd.show()["SubState"] in ("running", "reload", "reload-notify")
+        time.sleep(0.1)
+    systemd.wait_until(SubState="running", MainPID=before, NRestarts="1")
 
     begun = time.monotonic()
     assert systemd.ask("stop", "edgecount.service").returncode == 0
