@@ -213,6 +213,16 @@ class LedgerFile:
         except (sqlite3.Error, OSError) as error:
             raise self._failed(error) from error
 
+    def add_heat(self, minute: int, heat: Mapping[str, Grid]) -> None:
+        """Add person-seconds by camera to the hour of ``minute``. Raises LedgerError."""
+        assert self._store is not None, "open() comes first"
+        try:
+            self._store.begin(durable=False)
+            _add_heat(self._store, minute, heat)
+            self._store.commit()
+        except (sqlite3.Error, OSError) as error:
+            raise self._failed(error) from error
+
     def _roll(self, store: Store, roll: Roll) -> List[Period]:
         end = roll.minute + MINUTE
         meta = store.meta()
@@ -222,8 +232,7 @@ class LedgerFile:
             store.set_meta({"rolled": newest})
         store.roll_places(roll.minute, roll.unrolled)
         store.roll_samples(roll.minute, roll.samples)
-        for camera, grid in roll.heat.items():
-            store.add_heat(roll.minute // HOUR * HOUR, camera, grid)
+        _add_heat(store, roll.minute, roll.heat)
         until = float(meta.get("rolled_until", roll.minute))
         periods = _ended(until, end, roll.zone)
         for period in periods:
@@ -480,6 +489,11 @@ def bytes_written(thread_id: Optional[int]) -> int:
         return 0
     fields = dict(line.split(": ") for line in text.splitlines())
     return int(fields.get("write_bytes", 0))
+
+
+def _add_heat(store: Store, minute: int, heat: Mapping[str, Grid]) -> None:
+    for camera, grid in heat.items():
+        store.add_heat(minute // HOUR * HOUR, camera, grid)
 
 
 def _ended(after: float, until: int, zone: tzinfo) -> List[Period]:

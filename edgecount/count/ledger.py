@@ -385,6 +385,7 @@ class Ledger:
             if flushing:
                 self._flushed()
         self._commit()
+        self._save_heat()
         if self._file:
             self._file.close()
 
@@ -530,6 +531,16 @@ class Ledger:
         if minute >= CLOCK_IS_SET:
             known += samples
             self._on_aggregates([aggregate(period, rows, known) for period, rows in periods])
+
+    def _save_heat(self) -> None:
+        """At the end: what was collected since the last full ten minutes."""
+        with self._changed:
+            heat, self._heat = self._heat, {}
+        if heat and self._file is not None and self._file.is_open:
+            try:
+                self._file.add_heat(self._minute, heat)
+            except LedgerError as error:
+                self._trouble(error)
 
     def _forget_rolled(self) -> None:
         with self._changed:

@@ -76,3 +76,12 @@ def test_hours_are_kept_apart_and_added_up(tmp_path: Path) -> None:
     assert first.sum() == 3 * 61
     with pytest.raises(ConfigError, match="did you mean 'door'"):
         query.heat(path, "dor", NOON, NOON + 1)
+
+
+def test_the_end_of_a_run_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    for _run in range(3):
+        ledger = Ledger.open(LedgerSettings(path=path), clock=lambda: NOON + 90.0)
+        ledger.warm("door", [5])
+        ledger.close()
+    assert query.heat(path, "door", NOON, NOON + 3600).sum() == 3
