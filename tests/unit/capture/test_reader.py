@@ -134,8 +134,7 @@ def test_a_camera_that_goes_silent_is_stale_although_its_read_hangs() -> None:
     source = ScriptedSource([frame(0)])  # then its read hangs
     reader = make(source, SlotGroup().add(), clock=clock, stale_s=3.0, hang_s=20.0)
     reader.start()
-    wait_for(lambda: reader.captured == 1 and not source.script)
-    assert reader.state is State.ONLINE
+    wait_for(lambda: reader.state is State.ONLINE and not source.script)
     clock.now += 2.9
     assert reader.state is State.ONLINE
     clock.now += 0.2
