@@ -43,8 +43,7 @@ def main(path: str, seed: str, commit_ms: str, acknowledge: str) -> None:
         event = CountEvent("line", "door", rng.choice("ab"), direction, n, n, time.time())
         _tell(f"recorded {n + 1} {time.monotonic()}\n")
         ledger.record([event], {"hall": inside})
-        if rng.random() < 0.3:
-            time.sleep(rng.random() * 0.004)
+        time.sleep(rng.random() * 0.004)
 
 
 def _tell(text: str) -> None:
