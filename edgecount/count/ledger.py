@@ -26,14 +26,12 @@ import os
 import threading
 import time
 from dataclasses import replace
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-import numpy as np
 import structlog
 
 from edgecount.config import LedgerSettings
-from edgecount.count import heatmap
-from edgecount.count._aggregates import MINUTE, Sampler, aggregate, minute_of
+from edgecount.count._aggregates import MINUTE, aggregate, minute_of
 from edgecount.count._file import (
     CLOCK_IS_SET,
     DamagedError,
@@ -44,7 +42,7 @@ from edgecount.count._file import (
     bytes_written,
     ledger_path,
 )
-from edgecount.count._store import MetaValue, is_outward
+from edgecount.count._tally import Dirty, Tally
 from edgecount.count._ulid import IdFactory
 from edgecount.count.totals import CameraTotals, CounterKey, PlaceTotals
 from edgecount.errors import LedgerError
@@ -99,16 +97,8 @@ class Ledger:
 
         # Guarded by _changed: everything that other threads see.
         self._changed = threading.Condition()
-        self._totals: Dict[CounterKey, LineTotals] = {}
-        self._session: Dict[CounterKey, LineTotals] = {}
-        self._places: Dict[str, PlaceTotals] = {}
-        self._since = clock()
+        self._tally = Tally(clock())
         self._pending: List[CountEvent] = []
-        self._dirty = _Dirty()
-        self._sampler = Sampler()
-        self._heat: Dict[str, heatmap.Grid] = {}
-        # Entries and exits of places that are in no minute's figures yet.
-        self._unrolled: Dict[str, LineTotals] = {}
         # Events that are not in the file, numbered when somebody first tried to write them.
         # Up to _seq they were given out all the same, because it cannot be written.
         self._homeless: List[CountEvent] = []
@@ -196,10 +186,10 @@ class Ledger:
             return
         with self._changed:
             for event in events:
-                self._add(event)
+                self._tally.add(event)
             self._pending.extend(events)
             for name, place in (places or {}).items():
-                self._set_place(name, place)
+                self._tally.set_place(name, place)
             self._changed.notify_all()
 
     def sample(
@@ -213,17 +203,16 @@ class Ledger:
         """
         with self._changed:
             for (camera, name), heads in zones.items():
-                self._sampler.add(CounterKey("zone", camera, name), heads)
+                self._tally.sample(CounterKey("zone", camera, name), heads)
             for name, people in (places or {}).items():
-                self._sampler.add(CounterKey("place", "", name), people)
+                self._tally.sample(CounterKey("place", "", name), people)
 
     def warm(self, camera: str, cells: Sequence[int]) -> None:
         """Add a person-second to each of ``cells`` of the camera's heat map."""
         if not cells:
             return
         with self._changed:
-            grid = self._heat.setdefault(camera, heatmap.empty())
-            np.add.at(grid.reshape(-1), cells, 1)
+            self._tally.warm(camera, cells)
 
     def reset(self, at: float, *, keep_session: bool = False) -> None:
         """Set all totals and places to zero.
@@ -234,33 +223,23 @@ class Ledger:
                 due while the device was off, made up for once its clock is right.
         """
         with self._changed:
-            self._totals = {
-                key: self._session.get(key, LineTotals()) if keep_session else LineTotals()
-                for key in self._totals
-            }
-            self._places = {name: PlaceTotals() for name in self._places}
-            self._since = at
-            self._mark_all_dirty()
+            self._tally.reset(at, keep_session=keep_session)
             self._changed.notify_all()
 
     def totals(self, camera: str) -> CameraTotals:
         """Totals of ``camera`` since the last reset, uncommitted ones included."""
         with self._changed:
-            mine = [(k, t) for k, t in self._totals.items() if k.camera == camera]
-        return CameraTotals(
-            lines={k.name: t for k, t in mine if k.kind == "line"},
-            zones={k.name: t for k, t in mine if k.kind == "zone"},
-        )
+            return self._tally.camera(camera)
 
     def places(self) -> Dict[str, PlaceTotals]:
         """State of every place that was ever recorded."""
         with self._changed:
-            return dict(self._places)
+            return self._tally.places()
 
     @property
     def since(self) -> float:
         """When the totals were last reset, UTC seconds since 1970."""
-        return self._since
+        return self._tally.since
 
     @property
     def seq(self) -> int:
@@ -271,6 +250,11 @@ class Ledger:
     def degraded(self) -> Optional[str]:
         """Why counts are not durable now, in a sentence; None when they are."""
         return self._degraded
+
+    @property
+    def alive(self) -> bool:
+        """Whether the writer works; False after ``close``, and should it ever die of a defect."""
+        return self._thread.is_alive()
 
     @property
     def bytes_written(self) -> int:
@@ -338,37 +322,8 @@ class Ledger:
 
     # -- under the lock ----------------------------------------------------------------
 
-    def _add(self, event: CountEvent) -> None:
-        key = CounterKey(event.kind, event.camera, event.name)
-        outward = is_outward(event)
-        for totals in (self._totals, self._session):
-            old = totals.get(key, _ZERO)
-            totals[key] = LineTotals(old.into + (not outward), old.out + outward)
-        self._dirty.counters.add(key)
-
-    def _drain_heat(self, minute: int) -> Dict[str, heatmap.Grid]:
-        """What was collected, at the end of each ten minutes: it goes out in few writes."""
-        if (minute + MINUTE) % _HEAT_S:
-            return {}
-        heat, self._heat = self._heat, {}
-        return heat
-
-    def _set_place(self, name: str, place: PlaceTotals) -> None:
-        old = self._places.get(name, PlaceTotals())
-        new = self._unrolled.get(name, _ZERO)
-        self._unrolled[name] = LineTotals(
-            new.into + max(0, place.into - old.into), new.out + max(0, place.out - old.out)
-        )
-        self._places[name] = place
-        self._dirty.places.add(name)
-
-    def _mark_all_dirty(self) -> None:
-        self._dirty.counters.update(self._totals)
-        self._dirty.places.update(self._places)
-        self._dirty.meta.update(since=self._since, outbox=int(self._outbox), base=self._seq)
-
     def _has_work(self) -> bool:
-        return bool(self._pending or self._dirty)
+        return bool(self._pending or self._tally.dirty)
 
     def _is_urgent(self) -> bool:
         return self._closing or self._flush_wanted
@@ -415,7 +370,7 @@ class Ledger:
             if saved:
                 self._homeless = []
             else:
-                self._dirty.add(dirty)
+                self._tally.dirty.add(dirty)
             fresh = [e for e in group.events if e.seq > self._seq]
             if fresh:
                 self._seq = fresh[-1].seq
@@ -425,7 +380,7 @@ class Ledger:
         if fresh:
             self._on_committed(fresh)
 
-    def _take(self) -> Tuple[Group, "_Dirty"]:
+    def _take(self) -> Tuple[Group, Dirty]:
         """All that is to be written, as of one moment: totals are those of the events."""
         with self._changed:
             self._homeless += [
@@ -433,14 +388,8 @@ class Ledger:
                 for n, event in enumerate(self._pending, 1)
             ]
             self._pending = []
-            dirty, self._dirty = self._dirty, _Dirty()
-            group = Group(
-                events=tuple(self._homeless),
-                totals={k: self._totals[k] for k in dirty.counters},
-                places={n: self._places[n] for n in dirty.places},
-                meta=dirty.meta,
-                unrolled={n: self._unrolled.get(n, _ZERO) for n in dirty.places},
-            )
+            changes, dirty = self._tally.take_changes()
+            group = Group(tuple(self._homeless), *changes)
         return group, dirty
 
     def _make_usable(self) -> bool:
@@ -503,7 +452,8 @@ class Ledger:
             if not self._restored:
                 self._merge(found)
             # The file may be a new one, or not what it was when it was closed.
-            self._mark_all_dirty()
+            self._tally.mark_all_dirty()
+            self._tally.dirty.meta.update(outbox=int(self._outbox), base=self._seq)
             self._stored_mark = -1
 
     # -- figures -----------------------------------------------------------------------
@@ -517,9 +467,10 @@ class Ledger:
             return
         minute, self._minute = self._minute, current
         with self._changed:
-            samples = self._sampler.drain()
-            heat = self._drain_heat(minute)
-            known = [*self._totals, *(CounterKey("place", "", name) for name in self._places)]
+            samples = self._tally.drain_samples()
+            # Every ten minutes, so that it goes out in few writes.
+            heat = {} if (minute + MINUTE) % _HEAT_S else self._tally.drain_heat()
+            known = self._tally.known()
         try:
             periods = self._file.roll(
                 Roll(minute, self._written_unrolled, samples, heat, self._zone)
@@ -527,7 +478,9 @@ class Ledger:
         except LedgerError as error:
             self._trouble(error)
             return
-        self._forget_rolled()
+        with self._changed:
+            self._tally.rolled(self._written_unrolled)
+        self._written_unrolled = {}
         if minute >= CLOCK_IS_SET:
             known += samples
             self._on_aggregates([aggregate(period, rows, known) for period, rows in periods])
@@ -535,32 +488,26 @@ class Ledger:
     def _save_heat(self) -> None:
         """At the end: what was collected since the last full ten minutes."""
         with self._changed:
-            heat, self._heat = self._heat, {}
+            heat = self._tally.drain_heat()
         if heat and self._file is not None and self._file.is_open:
             try:
                 self._file.add_heat(self._minute, heat)
             except LedgerError as error:
                 self._trouble(error)
 
-    def _forget_rolled(self) -> None:
-        with self._changed:
-            for name, rolled in self._written_unrolled.items():
-                now = self._unrolled.get(name, _ZERO)
-                self._unrolled[name] = LineTotals(now.into - rolled.into, now.out - rolled.out)
-        self._written_unrolled = {}
-
     # -- limits ------------------------------------------------------------------------
 
     def _limit_backlog(self) -> None:
-        if not self._outbox:
+        surplus = len(self._homeless) - _MAX_IN_MEMORY
+        if self._outbox:
+            self._give_up_until(self._seq - self._settings.outbox_max, "there are too many")
+            if surplus > 0:
+                self._give_up_until(self._homeless[surplus - 1].seq, "memory is limited")
+        else:
             self._acknowledged = self._seq
             if self._file is None:
-                self._homeless.clear()
-            return
-        self._give_up_until(self._seq - self._settings.outbox_max, "there are too many")
-        surplus = len(self._homeless) - _MAX_IN_MEMORY
+                self._homeless = []
         if surplus > 0:
-            self._give_up_until(self._homeless[surplus - 1].seq, "memory is limited")
             del self._homeless[:surplus]
 
     def _give_up_until(self, seq: int, why: str) -> None:
@@ -608,29 +555,21 @@ class Ledger:
         self._merge(found)
         self._stored_mark = found.published
         if found.since is None:
-            self._dirty.meta["since"] = self._since
+            self._tally.dirty.meta["since"] = self._tally.since
         if found.outbox != self._outbox:
-            self._dirty.meta["outbox"] = int(self._outbox)
+            self._tally.dirty.meta["outbox"] = int(self._outbox)
 
     def _merge(self, found: Restored) -> None:
         """Put what the file holds under what was counted before it could be opened."""
         self._restored = True
-        for key, old in found.totals.items():
-            new = self._totals.get(key, _ZERO)
-            self._totals[key] = LineTotals(old.into + new.into, old.out + new.out)
-        for name, place in found.places.items():
-            self._places[name] = place.plus(self._places.get(name, PlaceTotals()))
+        self._tally.merge(found)
         if found.newest_id:
             self._ids.resume(found.newest_id)
-        for name, old in found.unrolled.items():
-            new = self._unrolled.get(name, _ZERO)
-            self._unrolled[name] = LineTotals(old.into + new.into, old.out + new.out)
         self._written_unrolled = dict(found.unrolled)
         self._homeless = [replace(e, seq=found.seq + n) for n, e in enumerate(self._homeless, 1)]
         self._seq = found.seq + len(self._homeless)
         # What was counted while nobody published is not news when somebody does.
         self._acknowledged = found.published if found.outbox and self._outbox else found.seq
-        self._since = self._since if found.since is None else found.since
 
     def _degrade(self, reason: str) -> None:
         self._retry_at = self._monotonic() + _RETRY_S
@@ -644,24 +583,3 @@ class Ledger:
             self._degraded = None
             _log.info("ledger_recovered")
             self._on_degraded(None)
-
-
-_ZERO = LineTotals()
-
-
-class _Dirty:
-    """What in memory differs from the file."""
-
-    def __init__(self) -> None:
-        self.counters: Set[CounterKey] = set()
-        self.places: Set[str] = set()
-        self.meta: Dict[str, MetaValue] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self.counters or self.places or self.meta)
-
-    def add(self, other: "_Dirty") -> None:
-        """Take over what ``other`` holds; a newer single value stays."""
-        self.counters |= other.counters
-        self.places |= other.places
-        self.meta = {**other.meta, **self.meta}

@@ -39,6 +39,7 @@ class Outbox:
         self._flying: OrderedDict[int, None] = OrderedDict()
         self._landed: Set[int] = set()
         self._cursor = 0
+        self._mark = 0
         self._tokens = 0.0
         self._filled_at = 0.0
         self._catching_up = False
@@ -59,7 +60,7 @@ class Outbox:
         self._ready.clear()
         self._flying.clear()
         self._landed.clear()
-        self._cursor = self._store.acknowledged
+        self._cursor = self._mark = self._store.acknowledged
         self._catching_up = self._store.seq > self._cursor
         self._tokens = 0.0
         self._filled_at = self._clock()
@@ -72,6 +73,9 @@ class Outbox:
 
     def take(self, room: int) -> List[Outgoing]:
         """Events to send now, at most ``room``; each must then be sent and acknowledged."""
+        if self._store.acknowledged < self._mark:
+            self.rewind()  # an older file came back: there is more to send than was known
+        self._mark = self._store.acknowledged
         if self._is_held():
             return []
         self._fill()

@@ -114,6 +114,19 @@ def test_events_that_were_given_up_meanwhile_are_skipped() -> None:
     assert [o.event.seq for o in outbox.take(10)] == [8, 9, 10]
 
 
+def test_an_older_file_that_comes_back_is_sent_from_its_mark_on() -> None:
+    store = Store(5)
+    outbox, clock = outbox_over(store)
+    for sent in outbox.take(5):
+        outbox.landed(sent.event.seq)
+    clock.now += 1.0
+    assert outbox.take(5) == []
+    store.acknowledged, store.seq = 2, 7
+    assert outbox.take(5) == []  # the pace begins anew
+    clock.now += 1.0
+    assert [o.event.seq for o in outbox.take(5)] == [3, 4, 5, 6, 7]
+
+
 @given(st.lists(st.sampled_from(["add", "take", "land", "cut"]), max_size=200), st.randoms())
 def test_a_subscriber_that_drops_known_ids_sees_all_once_and_in_order(steps, random) -> None:  # type: ignore[no-untyped-def]
     """Whatever is lost when: messages before a cut may arrive without their answer."""
