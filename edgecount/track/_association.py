@@ -55,13 +55,18 @@ class Pairs:
 
 
 def find_pairs(
-    tracks: Float32Array, radii: Float32Array, seen: Float32Array, weights: CostWeights
+    tracks: Float32Array,
+    radii: Float32Array,
+    handicap: Float32Array,
+    seen: Float32Array,
+    weights: CostWeights,
 ) -> Pairs:
     """Find all pairs within the gate, with their costs.
 
     Args:
         tracks: (4, N) predicted ``cx, cy, w, h``.
         radii: (2, N) half axes of each track's gate, in pixels, above 0.
+        handicap: (N,) cost that each pair of this track has on top, 0 or more.
         seen: (4, M) detections, likewise.
         weights: Of the cost.
     """
@@ -75,8 +80,9 @@ def find_pairs(
     cost = np.float32(weights.overlap + weights.height) + np.float32(weights.distance) * distance
     cost -= np.float32(weights.overlap) * _buffered_iou(a, b, weights.buffer)
     cost -= np.float32(weights.height) * height
+    cost = np.maximum(cost, np.float32(0)) + handicap[row]
     cost *= np.float32(COST_ONE)
-    return Pairs(row, col, np.maximum(cost, np.float32(0)).astype(np.int64))
+    return Pairs(row, col, cost.astype(np.int64))
 
 
 def _gated(

@@ -35,6 +35,7 @@ _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _BODY_ASPECT, _ASPECT_SPAN = np.float32(0.45), np.float32(0.3)  # width / height: body, to head
 _HIT_RATE_STEP = np.float32(0.2)
 _LEAST_FOR_MEDIAN = 3
+_EXPERIENCED = np.float32(10)  # evidence at which a track is no novice any more
 
 
 class Options(BaseModel):
@@ -47,11 +48,11 @@ class Options(BaseModel):
         0.35, ge=0, le=1, description="the detector's own threshold: from here a track may start"
     )
     high_share: float = Field(
-        0.15, ge=0, lt=1, description="this share of matched scores is low: matched second"
+        0.12, ge=0, lt=1, description="this share of matched scores is low: matched second"
     )
     birth_share: float = Field(0.25, ge=0, lt=1, description="... and this share starts no track")
     strong_share: float = Field(
-        0.35, ge=0, lt=1, description="... and this share is weak evidence of a person"
+        0.3, ge=0, lt=1, description="... and this share is weak evidence of a person"
     )
     confirm_evidence: float = Field(
         1.9, gt=0, description="a track is confirmed when its evidence sums up to this"
@@ -59,7 +60,7 @@ class Options(BaseModel):
     weak_evidence: float = Field(
         0.1, ge=0, le=1, description="evidence of a weak detection; that of a strong one is 1"
     )
-    max_age: float = Field(1.5, gt=0, description="a track unseen for longer dies")
+    max_age: float = Field(1.8, gt=0, description="a track unseen for longer dies")
     tentative_age: float = Field(0.1, ge=0, description="the same before it is confirmed")
     low_age: float = Field(
         0.3, ge=0, description="a track unseen for longer takes no low detection"
@@ -92,9 +93,12 @@ class Options(BaseModel):
     overlap_weight: float = Field(0.6, ge=0, description="cost of no overlap")
     distance_weight: float = Field(0.2, ge=0, description="cost of a centre on the gate's rim")
     height_weight: float = Field(0.5, ge=0, description="cost of unlike heights")
-    max_cost: float = Field(0.72, gt=0, le=1, description="dearer pairs are not matched: high")
+    novice_cost: float = Field(
+        0.12, ge=0, description="cost of a track without evidence; with growing evidence it fades"
+    )
+    max_cost: float = Field(0.7, gt=0, le=1, description="dearer pairs are not matched: high")
     max_cost_low: float = Field(0.6, gt=0, le=1, description="the same, low")
-    max_cost_tentative: float = Field(0.7, gt=0, le=1, description="the same, tentative tracks")
+    max_cost_tentative: float = Field(0.95, gt=0, le=1, description="the same, tentative tracks")
 
 
 def create(options: Options) -> "TwoStageTracker":
@@ -193,7 +197,9 @@ class TwoStageTracker:
         state = table.reals[KALMAN]
         radii = np.float32(options.gate) * np.sqrt(state[8:10])
         radii += np.float32(options.gate_margin) * state[2:4]
-        pairs = find_pairs(state[:4], radii, seen.boxes, self._weights)
+        experience = np.minimum(table.reals[EVIDENCE] / _EXPERIENCED, _ONE)
+        handicap = np.float32(options.novice_cost) * (_ONE - experience)
+        pairs = find_pairs(state[:4], radii, handicap, seen.boxes, self._weights)
         confirmed = table.integers[CONFIRMED] != 0
         fresh = confirmed & (table.integers[UNSEEN_US] <= _us(options.low_age))
         is_high = seen.scores >= high
