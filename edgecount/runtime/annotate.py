@@ -9,7 +9,15 @@ import numpy as np
 
 from edgecount.config import CameraSettings, LineSettings, ZoneSettings
 from edgecount.errors import ConfigError, EdgecountError
-from edgecount.records import Float32Array, Frame, LineTotals, Tracked, Tracks, UInt8Array, ZoneState
+from edgecount.records import (
+    Float32Array,
+    Frame,
+    LineTotals,
+    Tracked,
+    Tracks,
+    UInt8Array,
+    ZoneState,
+)
 from edgecount.runtime.pipeline import Lane
 
 Color = Tuple[int, int, int]

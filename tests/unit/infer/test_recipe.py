@@ -302,8 +302,7 @@ class TestFind:
 
 def test_a_recipe_inside_the_file_is_taken_and_follows_its_name():
     text = (
-        "name: mine\nfile: old.onnx\nhead: ltrb\nclasses: [head]\n"
-        "input: {width: 64, height: 64}\n"
+        "name: mine\nfile: old.onnx\nhead: ltrb\nclasses: [head]\ninput: {width: 64, height: 64}\n"
     )
     found = recipes.embedded(Path("new.onnx"), {recipes.METADATA_KEY: text})
     assert found is not None
