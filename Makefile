@@ -7,12 +7,17 @@ MODEL  ?=
 ARGS   ?=
 BIN     = $(VENV)/bin
 
-.PHONY: run test lint clean
+.PHONY: run test soak lint clean
 run: $(VENV)/.installed $(SAMPLE)
 	$(BIN)/edgecount run --source $(SAMPLE) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest -q -m "not soak and not bench and not gpu" $(ARGS)
+
+# Half an hour; EDGECOUNT_SOAK_S=28800 make soak runs a night.
+soak: export EDGECOUNT_SOAK_S ?= 1800
+soak: $(VENV)/.tested
+	$(BIN)/python -m pytest -q -s -m soak tests/soak $(ARGS)
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
