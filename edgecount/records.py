@@ -96,10 +96,13 @@ class Detections:
 class Tracks:
     """Who is where in one frame: the tracks that a detection was matched to, by rising id.
 
+    A tracker may add confirmed tracks that this frame's detector missed, for a fraction of a
+    second, where it expects them to be; their score is 0.
+
     Attributes:
         ids: (N,) int64, unique per tracker instance and never used again.
         boxes: (N, 4) float32, smoothed by the tracker's filter.
-        scores: (N,) float32, score of the matched detection.
+        scores: (N,) float32, score of the matched detection, 0 where there is none.
         classes: (N,) int32.
         confirmed: (N,) bool. A track is tentative in its first frames; counters follow
             tentative tracks but count nothing for them until they are confirmed.

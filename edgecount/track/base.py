@@ -22,7 +22,8 @@ class Tracker(Protocol):
 
         Returns:
             The tracks matched to a detection of this frame, tentative ones included,
-            and the ids that died with it.
+            and the ids that died with it. Confirmed tracks that were missed may be among
+            them for a fraction of a second, with score 0.
         """
         ...
 
