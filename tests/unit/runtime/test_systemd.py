@@ -75,10 +75,10 @@ def test_a_manager_that_does_not_read_never_blocks(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
         notifier = Notifier(str(tmp_path / "notify"))
+        assert any(not notifier.watchdog() for _ in range(2000)), "the socket never filled up"
         begun = time.monotonic()
-        results = [notifier.watchdog() for _ in range(2000)]
-        assert False in results
-        assert time.monotonic() - begun < 2.0
+        assert notifier.watchdog() is False
+        assert time.monotonic() - begun < 1.0
 
 
 @pytest.mark.parametrize(
