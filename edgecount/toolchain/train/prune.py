@@ -4,6 +4,7 @@ The pruned network has another shape than its recipe says, so its checkpoint hol
 itself, and fine-tuning starts from it.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any, List
 
@@ -27,8 +28,8 @@ def size_of(model: nn.Module, side: int) -> Size:
     return Size(sum(p.numel() for p in model.parameters()), count_macs(model, side))
 
 
-def prune(model: Detector, ratio: float, side: int) -> None:
-    """Remove ``ratio`` of the channels of backbone and neck, in place.
+def prune(model: Detector, ratio: float, side: int) -> Detector:
+    """A copy of the model, on the CPU, without ``ratio`` of its channels.
 
     Channels that belong together (across additions and concatenations) go together; those with
     the smallest L2 norm over their group go first (DepGraph, arXiv:2301.12900). What the head
@@ -39,6 +40,10 @@ def prune(model: Detector, ratio: float, side: int) -> None:
         ratio: Part of the channels of each group, 0..1.
         side: Size of the example input.
 
+    Returns:
+        The smaller network. It shares no parameter with what the pruning library traced, which
+        matters when its training step is captured in a CUDA graph.
+
     Raises:
         MissingExtraError: torch-pruning is not installed.
     """
@@ -46,16 +51,15 @@ def prune(model: Detector, ratio: float, side: int) -> None:
         import torch_pruning
     except ImportError as error:
         raise MissingExtraError("torch-pruning", "train") from error
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    device = next(model.parameters()).device
+    model = copy.deepcopy(model).cpu().requires_grad_(True)
     outputs: List[Any] = [m for level in model.head.levels for m in (level.box, level.score)]
     pruner = torch_pruning.pruner.MetaPruner(
         model,
-        torch.zeros(1, 3, side, side, device=device),
+        torch.zeros(1, 3, side, side),
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
         pruning_ratio=ratio,
         ignored_layers=outputs,
         round_to=8,
     )
     pruner.step()
+    return copy.deepcopy(model)

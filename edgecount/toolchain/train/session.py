@@ -11,7 +11,7 @@ import torch
 from edgecount.errors import ConfigError
 from edgecount.toolchain.train import yolox
 from edgecount.toolchain.train.curves import draw_curves
-from edgecount.toolchain.train.dataset import PictureSet, find_pairs, load_pictures
+from edgecount.toolchain.train.dataset import PictureSet, load_pictures
 from edgecount.toolchain.train.export import export_onnx, fold_norms, restore
 from edgecount.toolchain.train.labels import find_people, ignore_people
 from edgecount.toolchain.train.model import Detector
@@ -19,6 +19,7 @@ from edgecount.toolchain.train.prune import prune, size_of
 from edgecount.toolchain.train.recipe import InitSpec, LabelSpec, TrainRecipe
 from edgecount.toolchain.train.trainer import Progress, Trainer
 from edgecount.toolchain.train.validate import validate
+from edgecount.toolchain.yolo_files import find_pairs
 
 Report = Callable[[str], None]
 TUNING_RATE = 0.4  # learning rate after pruning, relative to the recipe's
@@ -145,7 +146,7 @@ def prune_and_tune(
     held_out = _load(recipe, job, job.held_out, device) if job.held_out else None
     model = model.to(device)
     before = _measure(model, held_out, recipe.size)
-    prune(model, ratio, recipe.size)
+    model = prune(model, ratio, recipe.size).to(device)
     pruned = _measure(model, held_out, recipe.size)
     trainer = Trainer(recipe, model, data, held_out)
     checkpoint = job.out / "checkpoint.pt"

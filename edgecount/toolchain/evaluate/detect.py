@@ -1,0 +1,176 @@
+"""How well a detector finds what is labelled: the very pipeline that counts, over a data set."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import cv2
+import numpy as np
+
+from edgecount.config import ModelSettings
+from edgecount.errors import DatasetError
+from edgecount.infer import detector
+from edgecount.infer.onnxruntime import OrtNetwork
+from edgecount.records import BoolArray, Float32Array
+from edgecount.toolchain.evaluate.average_precision import Found, Truth, average_precision
+from edgecount.toolchain.yolo_files import find_pairs, read_labels
+
+LOWEST = 0.01  # scores below are not worth ranking
+MATCH = 0.3  # overlap at which a head counts as found
+SIZES = (0, 6, 8, 10, 12, 16, 24, 32, 64, 1000)  # sides of heads in pixels of the network's input
+
+
+@dataclass(frozen=True)
+class SizeRecall:
+    """How many heads of one range of sizes are found.
+
+    Attributes:
+        low: Smallest side (root of the area) in pixels of the network's input.
+        high: Largest side.
+        boxes: Labelled heads of that size.
+        recall: Part of them that is found at the recipe's score threshold and overlap 0.3.
+    """
+
+    low: int
+    high: int
+    boxes: int
+    recall: float
+
+
+@dataclass(frozen=True)
+class DetectionReport:
+    """AP as COCO computes it, and what happens at the recipe's score threshold (overlap 0.3)."""
+
+    model: str
+    images: int
+    boxes: int
+    width: int
+    height: int
+    threads: int
+    ap30: float
+    ap50: float
+    ap50_95: float
+    recall50: float
+    score_threshold: float
+    precision: float
+    recall: float
+    ms_per_image: float
+    by_size: List[SizeRecall]
+
+    def as_dict(self) -> Dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def evaluate(
+    model: str,
+    data: Path,
+    size: Optional[int] = None,
+    splits: Sequence[str] = (),
+    threads: int = 1,
+) -> DetectionReport:
+    """Run a model over a data set in YOLO format.
+
+    Args:
+        model: Name of a shipped model, or path of an ONNX file or model folder.
+        data: Folder in YOLO format.
+        size: Side of the network's input; the recipe's where None.
+        splits: Split folders to use; everything where empty.
+        threads: CPU threads of the network.
+
+    Raises:
+        ConfigError: No such model.
+        ModelError: The model cannot be loaded.
+        DatasetError: The data cannot be read.
+    """
+    settings = _settings(model, size)
+    finder, recipe = detector.create(settings, lambda path: _open(path, threads))
+    width, height = settings.input_size or (recipe.input.width, recipe.input.height)
+    pairs = find_pairs(data, splits or None)
+    truths, found, scales, seconds = [], [], [], 0.0
+    for picture, labels in pairs:
+        image = cv2.imread(str(picture), cv2.IMREAD_COLOR)
+        if image is None:
+            raise DatasetError(f"{picture} cannot be read as a picture")
+        truth = _truth(labels, image.shape[1], image.shape[0], len(recipe.classes))
+        started = perf_counter()
+        (detections,) = finder.detect([image])
+        seconds += perf_counter() - started
+        truths.append(truth)
+        found.append(Found(detections.boxes, detections.scores, detections.classes))
+        scales.append(min(width / image.shape[1], height / image.shape[0]))
+    precision, recall, by_size = _at_threshold(truths, found, scales, recipe.score_threshold)
+    return DetectionReport(
+        model=recipe.name,
+        images=len(pairs),
+        boxes=sum(len(t.boxes) for t in truths),
+        width=width,
+        height=height,
+        threads=threads,
+        score_threshold=recipe.score_threshold,
+        precision=precision,
+        recall=recall,
+        ms_per_image=1e3 * seconds / len(pairs),
+        by_size=by_size,
+        **average_precision(truths, found),
+    )
+
+
+def _settings(model: str, size: Optional[int]) -> ModelSettings:
+    asked = (size, size) if size else None
+    path = Path(model)
+    if path.exists():
+        return ModelSettings(path=path, score_threshold=LOWEST, input_size=asked)
+    return ModelSettings(name=model, score_threshold=LOWEST, input_size=asked)
+
+
+def _open(path: Path, threads: int) -> Tuple[OrtNetwork, Dict[str, str]]:
+    network = OrtNetwork(path, threads)
+    return network, network.metadata()
+
+
+def _truth(labels: Path, width: int, height: int, classes: int) -> Truth:
+    rows = read_labels(labels, classes)
+    centre, half = rows[:, 1:3], rows[:, 3:5] / 2
+    corners = np.concatenate((centre - half, centre + half), 1)
+    boxes = corners * np.array((width, height, width, height), np.float32)
+    return Truth(boxes, rows[:, 0].astype(np.int64), np.zeros(len(rows), np.bool_))
+
+
+def _at_threshold(
+    truths: Sequence[Truth], found: Sequence[Found], scales: Sequence[float], threshold: float
+) -> Tuple[float, float, List[SizeRecall]]:
+    """Precision, recall, and recall by size, at one score threshold."""
+    hits, sides, kept = [], [], 0
+    for truth, one, scale in zip(truths, found, scales):
+        sure = one.scores >= threshold
+        kept += int(sure.sum())
+        hits.append(match(truth.boxes, one.boxes[sure]))
+        size = (truth.boxes[:, 2:] - truth.boxes[:, :2]).prod(1) ** 0.5
+        sides.append(size * scale)
+    hit, side = np.concatenate(hits), np.concatenate(sides)
+    by_size = []
+    for low, high in zip(SIZES, SIZES[1:]):
+        inside = (side >= low) & (side < high)
+        if inside.any():
+            by_size.append(SizeRecall(low, high, int(inside.sum()), float(hit[inside].mean())))
+    recall = float(hit.mean()) if len(hit) else 0.0
+    return (float(hit.sum()) / kept if kept else 0.0), recall, by_size
+
+
+def match(truth: Float32Array, found: Float32Array) -> BoolArray:
+    """Which true boxes (n, 4) are found: each by one of (m, 4), best first, at overlap 0.3."""
+    hit = np.zeros(len(truth), np.bool_)
+    if not len(truth):
+        return hit
+    size = (truth[:, 2:] - truth[:, :2]).prod(1)
+    for box in found:
+        side = np.minimum(truth[:, 2:], box[2:]) - np.maximum(truth[:, :2], box[:2])
+        common = np.clip(side, 0, None).prod(1)
+        overlap = common / (size + (box[2:] - box[:2]).prod() - common)
+        overlap[hit] = 0
+        best = int(overlap.argmax())
+        if overlap[best] >= MATCH:
+            hit[best] = True
+    return hit
