@@ -7,7 +7,6 @@ is a Kalman filter per box axis in seconds and in units of the box, so that it b
 at any frame rate and resolution.
 """
 
-import math
 from typing import NamedTuple, Tuple
 
 import numpy as np
@@ -33,6 +32,8 @@ from edgecount.track._table import (
 _NONE: Int64Array = np.zeros(0, np.int64)
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _BODY_ASPECT, _ASPECT_SPAN = np.float32(0.45), np.float32(0.3)  # width / height: body, to head
+_FAR = np.float32(1e6)  # pixels
+_LONGEST_STEP = 1e6  # seconds
 _HIT_RATE_STEP = np.float32(0.2)
 _LEAST_FOR_MEDIAN = 3
 _EXPERIENCED = np.float32(10)  # evidence at which a track is no novice any more
@@ -66,10 +67,10 @@ class Options(BaseModel):
         0.3, ge=0, description="a track unseen for longer takes no low detection"
     )
     coast: float = Field(
-        0.2, ge=0, description="a confirmed, unseen track is still given out so long, score 0"
+        0.2, ge=0, description="a confirmed, unseen track is given out at most so long, score 0"
     )
     coast_rate: float = Field(
-        0.55, ge=0, le=1, description="... if it was matched in this share of recent frames"
+        0.55, ge=0, le=1, description="... while it was matched in this share of recent frames"
     )
     noise: float = Field(0.055, gt=0, description="standard deviation of a measured centre")
     size_noise: float = Field(0.08, gt=0, description="standard deviation of a measured size")
@@ -107,7 +108,10 @@ def create(options: Options) -> "TwoStageTracker":
 
 
 class _Seen:
-    """The usable detections of a frame: (4, M) ``cx, cy, w, h``, scores and classes."""
+    """The usable detections of a frame: (4, M) ``cx, cy, w, h``, scores and classes.
+
+    Those below the low score, smaller than a pixel, not finite or absurdly far out are none.
+    """
 
     def __init__(self, detections: Detections, low: np.float32) -> None:
         corners = detections.boxes.T
@@ -119,21 +123,25 @@ class _Seen:
             all_usable = _all_usable(boxes, scores, low)
         self.boxes, self.scores, self.classes = boxes, scores, detections.classes
         if not all_usable:
-            usable = (boxes[2:] > 0).all(axis=0) & np.isfinite(boxes).all(axis=0) & (scores >= low)
+            usable = (boxes[2:] >= _ONE).all(axis=0) & (np.abs(boxes) < _FAR).all(axis=0)
+            usable &= scores >= low
             self.boxes, self.scores = boxes[:, usable], scores[usable]
             self.classes = detections.classes[usable]
 
 
 def _all_usable(boxes: Float32Array, scores: Float32Array, low: np.float32) -> bool:
-    """Whether all is finite, of a size, and scored high enough; false for an empty frame too."""
-    if not len(scores):
-        return False
-    total = float(boxes.sum())  # one number that is not finite makes the sum so
-    return math.isfinite(total) and bool(boxes[2:].min() > 0) and bool(scores.min() >= low)
+    """Whether every detection is one; false for an empty frame. NaN fails each comparison."""
+    return (
+        len(scores) > 0
+        and bool(scores.min() >= low)
+        and bool(boxes[2:].min() >= _ONE)
+        and bool(boxes.max() < _FAR)
+        and bool(boxes.min() > -_FAR)
+    )
 
 
 class TwoStageTracker:
-    """See the module. Implements :class:`edgecount.track.base.Tracker`."""
+    """Implements :class:`edgecount.track.base.Tracker`; ``docs/tracker.md`` specifies it."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -158,7 +166,7 @@ class TwoStageTracker:
         """Advance by one frame; see :meth:`edgecount.track.base.Tracker.update`."""
         seen = _Seen(detections, np.float32(self._options.low))
         high, birth, strong = self._scores.levels()
-        ended = self._advance(max(0.0, dt))
+        ended = self._advance(min(max(0.0, dt), _LONGEST_STEP))
         columns, matched = self._match(seen, high)
         evidence = np.where(
             seen.scores >= strong, np.float32(1), np.float32(self._options.weak_evidence)
@@ -184,6 +192,7 @@ class TwoStageTracker:
         ended: Int64Array = table.integers[ID, dead]
         if len(ended):
             table.keep(~dead)
+        table.reals[HIT_RATE] *= _ONE - _HIT_RATE_STEP
         state = table.reals[KALMAN]
         _kalman.predict(state, dt, self._acceleration(state[2:4]), options.size_decay)
         np.maximum(state[2:4], _ONE, out=state[2:4])
@@ -219,7 +228,6 @@ class TwoStageTracker:
         reals, integers = self._table.reals, self._table.integers
         boxes, scores = seen.boxes[:, matched], seen.scores[matched]
         noise = self._noise(boxes)
-        reals[HIT_RATE] *= _ONE - _HIT_RATE_STEP
         block = reals[:, columns]
         _discount_outliers(block, boxes, noise, np.float32(self._options.outlier))
         _kalman.update(block[KALMAN], boxes, noise)

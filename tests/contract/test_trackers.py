@@ -133,6 +133,9 @@ def test_an_empty_frame_is_fine(name: str) -> None:
         (10, 10, 10, 30),
         (30, 10, 10, 30),
         (0, 0, 0, 0),
+        (0, 0, 1e-30, 1e-30),
+        (0, 0, 1e30, 1e30),
+        (-3e38, 0, 3e38, 10),
     ],
 )
 def test_boxes_that_are_none_are_ignored(name: str, box: List[float]) -> None:
@@ -150,8 +153,8 @@ def test_a_score_that_is_no_number_is_ignored(name: str) -> None:
 
 
 @every_tracker
-@given(dt=st.sampled_from([0.0, -1.0, 1e-6, 0.2, 5.0, 1e6, float("nan")]))
-@settings(max_examples=7, deadline=None)
+@given(dt=st.sampled_from([0.0, -1.0, 1e-6, 0.2, 5.0, 1e6, float("inf"), float("nan")]))
+@settings(max_examples=8, deadline=None)
 def test_any_time_step_is_survived(name: str, dt: float) -> None:
     tracker = make(name)
     for seen in crowd(6, 5, seed=2):

@@ -116,13 +116,21 @@ def test_scores_below_low_are_ignored() -> None:
 
 
 def test_a_steady_track_coasts_shortly_with_score_zero() -> None:
-    engine = tracker(coast=0.2)
+    engine = tracker(coast=0.2, coast_rate=0.1)
     for f in range(20):
         engine.update(detections([head(100 + 2 * f, 100)]), DT)
     outs = [engine.update(Detections.empty(), DT) for _ in range(10)]
     assert [len(out) for out in outs] == [1] * 5 + [0] * 5
     assert outs[0].scores.tolist() == [0.0]
     assert outs[4].boxes[0, 0] > outs[0].boxes[0, 0], "it goes on as it went"
+
+
+def test_a_track_that_is_often_missed_does_not_coast() -> None:
+    engine = tracker(coast=0.2)
+    for f in range(40):
+        seen = detections([head(100, 100)]) if f % 3 == 0 else Detections.empty()
+        out = engine.update(seen, DT)
+        assert f < 10 or len(out) == (f % 3 == 0)
 
 
 def test_without_coasting_only_matched_tracks_are_given_out() -> None:
