@@ -20,6 +20,7 @@ from typing import Dict, List, Mapping, Optional, Sequence
 import numpy as np
 
 from edgecount.config import LineSettings, ZoneSettings
+from edgecount.count.confidence import Confidence, ErrorForecast, Trace
 from edgecount.count.geometry import Anchor, Canvas, FloatArray, IndexArray, anchors
 from edgecount.count.lines import Crossing, LineCounter
 from edgecount.count.roster import Motion, Roster, Sighting, StitchRules
@@ -75,10 +76,15 @@ class CameraCounter:
         self._lines = LineCounter(lines, _FIRST_CAPACITY)
         self._zones = ZoneCounter(zones, _FIRST_CAPACITY)
         self._roster = self._new_roster(_FIRST_CAPACITY)
+        self._forecast = ErrorForecast()
         self._canvas = Canvas(1, 1)
         self._info: Optional[FrameInfo] = None
         self._visible = 0
         self.reset()
+
+    def confidence(self) -> Confidence:
+        """How far the crossings of the last minute can be trusted."""
+        return self._forecast.at(self._now())
 
     @property
     def visible(self) -> int:
@@ -140,7 +146,7 @@ class CameraCounter:
     def zones(self) -> Dict[str, ZoneState]:
         """State at the newest frame, by zone."""
         rows = self._present()
-        time = self._info.time if self._info else 0.0
+        time = self._now()
         now, stays = (
             self._zones.count(self._roster.points(rows)),
             self._zones.longest(rows, time),
@@ -200,6 +206,7 @@ class CameraCounter:
         self._grow()
         for track, sightings in arrivals.items():
             row, stitched = placed[track]
+            self._doubt("stitched" if stitched else "appeared", sightings[0])
             if not stitched:
                 self._lines.start(row, sightings[0].point)
                 self._zones.start(row, sightings[0])
@@ -224,22 +231,36 @@ class CameraCounter:
     def _close(self, rows: Sequence[int]) -> "_Found":
         found = _Found()
         for row in rows:
-            last_time = self._roster.last_time(row)
-            found.add(_Found(self._lines.end(row), self._zones.end(row, last_time)))
+            last = self._roster.last(row)
+            self._doubt("lost", last)
+            crossings = self._lines.end(row)
+            self._forecast.note("unfinished", self._now(), len(crossings))
+            found.add(_Found(crossings, self._zones.end(row, last.time)))
             self._roster.close(row)
         return found
 
     def _new_roster(self, capacity: int) -> Roster:
         return Roster(self._rules.stitch, capacity)
 
+    def _doubt(self, trace: Trace, sighting: Sighting) -> None:
+        """Note a trace beside a line, unless the picture's edge explains it."""
+        width, height = self._canvas.scale
+        x, y = sighting.point.tolist()
+        if min(x, width - x, y, height - y) > sighting.size:
+            self._forecast.note(trace, self._now(), self._lines.beside(sighting.point))
+
+    def _now(self) -> float:
+        return self._info.time if self._info else 0.0
+
     def _present(self) -> IndexArray:
-        return self._roster.seen_since(self._info.time - self._rules.hold_s if self._info else 0.0)
+        return self._roster.seen_since(self._now() - self._rules.hold_s)
 
     def _events(self, found: "_Found") -> List[CountEvent]:
         """Turn what was found into events, oldest first, and add it to the totals."""
         if not found.crossings and not found.passages:
             return []
         assert self._info is not None
+        self._forecast.note("crossed", self._info.time, len(found.crossings))
         events = [self._line_event(c, self._info) for c in found.crossings]
         events += [self._zone_event(p, self._info) for p in found.passages]
         return sorted(events, key=lambda e: (e.ts, e.track))

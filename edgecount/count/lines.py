@@ -16,6 +16,10 @@ from edgecount.config import LineSettings
 from edgecount.count.geometry import Canvas, FloatArray, LineGeometry, MaskArray
 from edgecount.count.roster import Motion, doubled
 
+# "Beside a line" is within this distance of it, in diagonals of the picture, and not further
+# beyond its ends than this share of its length.
+_BESIDE = 0.05
+_BEYOND = 0.05
 # Stream times are sums of frame intervals: 7/7 s may come out a rounding below 1 s.
 _TIME_SLACK_S = 1e-6
 
@@ -94,6 +98,12 @@ class LineCounter:
         across = self._reach_left[row] + self._reach_right[row] >= 2.0 * self._band
         certain = np.flatnonzero((self._pending[row] != 0) & across)
         return [self._commit(row, line) for line in certain.tolist()]
+
+    def beside(self, point: FloatArray) -> int:
+        """Beside how many lines a (2,) point lies."""
+        near = np.flatnonzero(np.abs(self._geometry.distances(point[None])[0]) <= _BESIDE)
+        positions = (self._geometry.position(point, line) for line in near.tolist())
+        return sum(-_BEYOND <= position <= 1.0 + _BEYOND for position in positions)
 
     def _turn(self, motion: Motion, distance: FloatArray, turned: MaskArray) -> List[Crossing]:
         """Follow those who changed sides with this step, exactly at the time they did."""

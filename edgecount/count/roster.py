@@ -180,9 +180,9 @@ class Roster:
         """(N, 2) newest anchors of rows, diagonal units."""
         return self._point[rows]
 
-    def last_time(self, row: int) -> float:
-        """Stream time of a row's newest sighting."""
-        return float(self._time[row])
+    def last(self, row: int) -> Sighting:
+        """A row's newest sighting."""
+        return Sighting(float(self._time[row]), self._point[row].copy(), float(self._size[row]))
 
     def used(self) -> List[int]:
         """All rows in use."""
