@@ -15,19 +15,26 @@ out with one synthetic walker for each line.
 
 import argparse
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
-import numpy as np
-import supervision as sv
-import trackers as roboflow
+# The script trackers.py beside this one would hide roboflow's package of that name.
+sys.path[:] = [
+    entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent
+]
 
-from edgecount.config import LineSettings
-from edgecount.count.geometry import Canvas, LineGeometry, anchors
-from edgecount.records import Detections
-from edgecount.toolchain.evaluate import count, motchallenge, truth
-from edgecount.track import two_stage
+import norfair  # noqa: E402
+import numpy as np  # noqa: E402
+import supervision as sv  # noqa: E402
+import trackers as roboflow  # noqa: E402
+
+from edgecount.config import LineSettings  # noqa: E402
+from edgecount.count.geometry import Canvas, LineGeometry, anchors  # noqa: E402
+from edgecount.records import Detections  # noqa: E402
+from edgecount.toolchain.evaluate import count, motchallenge, truth  # noqa: E402
+from edgecount.track import two_stage  # noqa: E402
 
 Event = Tuple[str, str, int]  # line, direction, frame from 1
 Frames = List[Tuple[int, Detections]]
@@ -138,6 +145,7 @@ def systems(anchor: str, fps: float) -> Iterator[Tuple[str, Callable[[Sample], L
     yield "edgecount", edgecount_events
     for name, counter in zones.items():
         yield f"supervision ByteTrack + {name}", _peer(byte, counter)
+    yield "norfair + sign change", _peer(_norfair(fps), zones["sign change"])
     for name in ("ByteTrackTracker", "OCSORTTracker", "SORTTracker"):
         follow = _roboflow(name, fps)
         yield f"roboflow {name} + LineZone, {anchor}", _peer(follow, zones[f"LineZone, {anchor}"])
@@ -171,6 +179,25 @@ def _bytetrack(fps: float) -> Callable[[], Follow]:
             warnings.simplefilter("ignore")  # its deprecation notice
             tracker = sv.ByteTrack(frame_rate=round(fps))
         return tracker.update_with_detections
+
+    return make
+
+
+def _norfair(fps: float) -> Callable[[], Follow]:
+    """norfair with IoU distance; it keeps a lost track for about a second."""
+
+    def make() -> Follow:
+        tracker = norfair.Tracker("iou", distance_threshold=0.7, hit_counter_max=round(fps))
+
+        def follow(found: sv.Detections) -> sv.Detections:
+            seen = [norfair.Detection(box.reshape(2, 2)) for box in found.xyxy]
+            tracks = [t for t in tracker.update(seen) if t.id is not None]
+            if not tracks:
+                return sv.Detections.empty()
+            boxes = np.array([t.estimate.reshape(4) for t in tracks])
+            return sv.Detections(xyxy=boxes, tracker_id=np.array([t.id for t in tracks]))
+
+        return follow
 
     return make
 
