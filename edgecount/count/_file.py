@@ -24,6 +24,7 @@ from edgecount.count._aggregates import (
 )
 from edgecount.count._schema import ForeignFileError, NewerSchemaError
 from edgecount.count._store import MetaValue, Reader, Store
+from edgecount.count._ulid import is_id
 from edgecount.count.heatmap import Grid
 from edgecount.count.totals import CounterKey, PlaceTotals
 from edgecount.errors import LedgerError
@@ -36,6 +37,8 @@ _MOST_SAVED = 50_000
 _LONGEST_CATCH_UP_S = 40 * DAY
 _SIDE_FILES = ("", "-wal", "-shm")
 
+# ValueError: text that is no UTF-8, out of a damaged page or in SQLite's words about it.
+_FAULTS = (sqlite3.Error, OSError, ValueError)
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
@@ -121,15 +124,28 @@ class Restored:
 
     @staticmethod
     def read(source: Reader) -> "Restored":
-        """Take everything out of an open file. Raises ``sqlite3.Error``."""
+        """Take everything out of an open file.
+
+        Raises:
+            sqlite3.Error: It cannot be read, or holds what cannot be.
+        """
+        try:
+            return Restored._read(source)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise sqlite3.DatabaseError(f"a value is damaged: {error}") from error
+
+    @staticmethod
+    def _read(source: Reader) -> "Restored":
         meta = source.meta()
         newest, newest_id = source.newest()
+        if (newest, newest_id) != (0, "") and not is_id(str(newest_id)):
+            raise ValueError(f"{newest_id!r} is no id of an event")
         return Restored(
             totals=source.totals(),
             places=source.places(),
             since=float(meta["since"]) if "since" in meta else None,
-            seq=max(newest, int(meta.get("base", 0))),
-            newest_id=newest_id,
+            seq=max(int(newest), int(meta.get("base", 0))),
+            newest_id=str(newest_id),
             published=int(meta.get("published", 0)),
             outbox=bool(meta.get("outbox", True)),
             unrolled=source.unrolled(),
@@ -163,7 +179,7 @@ class LedgerFile:
             self._acquire()
             restored = self._open()
             self._open_reader()
-        except (sqlite3.Error, OSError, NewerSchemaError, ForeignFileError) as error:
+        except (*_FAULTS, NewerSchemaError, ForeignFileError) as error:
             self._close_store()
             raise LedgerError(explain(self.path, error)) from error
         except LedgerError:
@@ -190,7 +206,7 @@ class LedgerFile:
             self._store.set_places(group.places, group.unrolled)
             self._store.set_meta(group.meta)
             self._store.commit()
-        except (sqlite3.Error, OSError) as error:
+        except _FAULTS as error:
             raise self._failed(error) from error
 
     def roll(self, roll: Roll) -> List[Tuple[Period, List[FigureRow]]]:
@@ -210,7 +226,7 @@ class LedgerFile:
             periods = self._roll(self._store, roll)
             self._store.commit()
             return [(p, self._store.figures(p.seconds, p.start, p.end)) for p in periods]
-        except (sqlite3.Error, OSError) as error:
+        except _FAULTS as error:
             raise self._failed(error) from error
 
     def add_heat(self, minute: int, heat: Mapping[str, Grid]) -> None:
@@ -220,7 +236,7 @@ class LedgerFile:
             self._store.begin(durable=False)
             _add_heat(self._store, minute, heat)
             self._store.commit()
-        except (sqlite3.Error, OSError) as error:
+        except _FAULTS as error:
             raise self._failed(error) from error
 
     def _roll(self, store: Store, roll: Roll) -> List[Period]:
@@ -271,7 +287,7 @@ class LedgerFile:
             self._store.begin(durable=False)
             deleted = self._store.delete_until(last)
             self._store.commit()
-        except (sqlite3.Error, OSError) as error:
+        except _FAULTS as error:
             raise self._failed(error) from error
         return last if deleted else 0
 
@@ -280,7 +296,7 @@ class LedgerFile:
         with self._reading:
             try:
                 return self._reader.newest_before(ts, CLOCK_IS_SET) if self._reader else 0
-            except sqlite3.Error:
+            except _FAULTS:
                 return 0  # the writer meets the same fault and reports it
 
     def read(self, after: int, limit: int) -> List[CountEvent]:
@@ -294,7 +310,7 @@ class LedgerFile:
         with self._reading:
             try:
                 return self._reader.events(after, limit) if self._reader else []
-            except sqlite3.Error as error:
+            except _FAULTS as error:
                 raise LedgerError(explain(self.path, error)) from error
 
     def close(self) -> None:
@@ -335,13 +351,13 @@ class LedgerFile:
         try:
             self._store = Store(self.path)
             return Restored.read(self._store)
-        except sqlite3.Error as error:
+        except _FAULTS as error:
             if not is_damage(error):
                 raise
             self._close_store()
             return self._replace(error)
 
-    def _replace(self, damage: sqlite3.Error) -> Restored:
+    def _replace(self, damage: Exception) -> Restored:
         aside = set_aside(self.path, self._clock())
         rest = salvage(aside, self._clock())
         _log.error(
@@ -393,7 +409,7 @@ def is_damage(error: Exception) -> bool:
     """Whether the file's content is wrong (rather than its surroundings)."""
     if isinstance(error, sqlite3.OperationalError):
         return str(error).startswith("no such ")  # a table or column that must be there
-    return isinstance(error, sqlite3.Error)
+    return isinstance(error, (sqlite3.Error, ValueError))
 
 
 def explain(path: Path, error: Exception) -> str:
@@ -452,17 +468,15 @@ def salvage(bad: Path, now: float) -> Restored:
     """
     try:
         reader = Reader(bad)
-    except sqlite3.Error:
+    except _FAULTS:
         reader = None
-    meta = _part(reader, lambda r: r.meta(), {})
-    newest, newest_id = _part(reader, lambda r: r.newest(), (0, ""))
+    newest, newest_id = _part(reader, _newest, (0, ""))
     seq = newest or (int(now) if now > CLOCK_IS_SET else 0)
-    published = int(meta.get("published", seq))
-    since = meta.get("since")
+    published = _part(reader, lambda r: int(r.meta().get("published", seq)), seq)
     rest = Restored(
         totals=_part(reader, lambda r: r.totals(), {}),
         places=_part(reader, lambda r: r.places(), {}),
-        since=None if since is None else float(since),
+        since=_part(reader, lambda r: float(r.meta()["since"]), None),
         seq=seq,
         newest_id=newest_id,
         published=published,
@@ -477,8 +491,13 @@ def salvage(bad: Path, now: float) -> Restored:
 def _part(reader: Optional[Reader], read: Callable[[Reader], T], otherwise: T) -> T:
     try:
         return read(reader) if reader is not None else otherwise
-    except (sqlite3.Error, ValueError, TypeError):  # a damaged page may hold anything
-        return otherwise
+    except (sqlite3.Error, ValueError, TypeError, KeyError, OverflowError):
+        return otherwise  # a damaged page may hold anything
+
+
+def _newest(reader: Reader) -> Tuple[int, str]:
+    newest, id_ = reader.newest()
+    return (int(newest), id_ if is_id(str(id_)) else "")
 
 
 def bytes_written(thread_id: Optional[int]) -> int:

@@ -2,7 +2,7 @@
 
 import sqlite3
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Sequence, Tuple, Union
+from typing import Dict, Iterable, Iterator, List, Mapping, Sequence, Tuple, Union
 
 from edgecount.count import _schema, heatmap
 from edgecount.count._aggregates import FigureRow, Period, Sampled
@@ -58,19 +58,19 @@ class Reader:
         rows = self._connection.execute(
             "SELECT kind, camera, name, into_, out_ FROM counter WHERE kind IN ('line', 'zone')"
         )
-        return {CounterKey(*row[:3]): LineTotals(row[3], row[4]) for row in rows}
+        return {_key(row[:3]): LineTotals(int(row[3]), int(row[4])) for row in rows}
 
     def places(self) -> Dict[str, PlaceTotals]:
         """State of every place."""
         rows = self._connection.execute("SELECT name, occupancy, into_, out_, peak FROM place")
-        return {row[0]: PlaceTotals(*row[1:]) for row in rows}
+        return {str(row[0]): PlaceTotals(*map(int, row[1:])) for row in rows}
 
     def unrolled(self) -> Dict[str, LineTotals]:
         """Entries and exits of places that are not in the figures of a minute yet."""
         rows = self._connection.execute(
             "SELECT name, new_into, new_out FROM place WHERE new_into <> 0 OR new_out <> 0"
         )
-        return {row[0]: LineTotals(row[1], row[2]) for row in rows}
+        return {str(row[0]): LineTotals(int(row[1]), int(row[2])) for row in rows}
 
     def figures(self, seconds: int, since: float, until: float) -> List[FigureRow]:
         """Figures of all periods of a length that start in ``[since, until)``, in order."""
@@ -131,14 +131,14 @@ class Reader:
         rows = self._connection.execute(
             f"{_EVENTS} WHERE e.ts >= ? AND e.ts < ? ORDER BY e.seq", (since, until)
         )
-        return map(_event, rows)
+        return _events(rows)
 
     def events(self, after: int, limit: int) -> List[CountEvent]:
         """At most ``limit`` events with a sequence number above ``after``, in order."""
         rows = self._connection.execute(
             f"{_EVENTS} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", (after, limit)
         )
-        return [_event(row) for row in rows]
+        return list(_events(rows))
 
     def newest(self) -> Tuple[int, str]:
         """Sequence number and id of the newest event; 0 and "" where there is none."""
@@ -345,9 +345,26 @@ def _connect(name: str, *, uri: bool = False) -> sqlite3.Connection:
     )
 
 
+def _key(row: Sequence[object]) -> CounterKey:
+    """Raises ValueError for a counter that no edgecount has made."""
+    kind, camera, name = map(str, row)
+    if kind not in _DIRECTIONS:
+        raise ValueError(f"there are no counters of kind {kind!r}")
+    return CounterKey(kind, camera, name)
+
+
 def is_outward(event: CountEvent) -> bool:
     """Whether the event leads out of the line's or zone's inside."""
     return event.direction == _DIRECTIONS[event.kind][1]
+
+
+def _events(rows: Iterable[Sequence[object]]) -> Iterator[CountEvent]:
+    for row in rows:
+        try:
+            event = _event(row)
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
+            raise sqlite3.DatabaseError(f"an event is damaged: {error}") from error
+        yield event
 
 
 def _event(row: Sequence[object]) -> CountEvent:

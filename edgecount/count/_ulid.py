@@ -1,6 +1,7 @@
 """Event ids that sort in the order in which they were made."""
 
 import os
+import re
 from typing import Callable
 
 from ulid import ULID
@@ -8,6 +9,12 @@ from ulid import ULID
 _RANDOM_BITS = 80
 _RANDOM_BYTES = _RANDOM_BITS // 8
 _LAST_MS = (1 << 48) - 1
+_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` is a ULID."""
+    return _ID.fullmatch(text) is not None
 
 
 class IdFactory:

@@ -1,4 +1,5 @@
 import os
+import random
 import shutil
 import sqlite3
 import time
@@ -366,6 +367,27 @@ class TestFaults:
         ledger = open_ledger(folder / "ledger.db")
         assert "write permission" in (ledger.degraded or "")
         ledger.close()
+
+    @pytest.mark.parametrize("seed", range(30))
+    def test_whatever_is_wrong_with_the_file_counting_goes_on(self, path: Path, seed: int) -> None:
+        rng = random.Random(seed)
+        first = open_ledger(path)
+        for n in range(30):
+            first.record([event(n), left(1.0)], {"hall": PlaceTotals(n, n, 0, n)})
+            first.flush()
+        first.close()
+        content = bytearray(path.read_bytes())
+        for _ in range(rng.choice([1, 5, 50, 500])):
+            at = rng.randrange(len(content))
+            content[at : at + 8] = rng.getrandbits(64).to_bytes(8, "big")
+        path.write_bytes(content[: rng.choice([len(content), rng.randrange(len(content))])])
+        second = open_ledger(path)
+        second.record([event(99)], {"hall": PlaceTotals(1, 1, 0, 1)})
+        second.flush()
+        second.fetch(0, 1000)
+        assert second.alive
+        assert second.totals("door").lines["entrance"].into >= 1
+        second.close()
 
     def test_only_two_bad_files_are_kept(self, path: Path) -> None:
         for n in range(4):
