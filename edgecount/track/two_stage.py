@@ -59,7 +59,7 @@ class Options(BaseModel):
         1.9, gt=0, description="a track is confirmed when its evidence sums up to this"
     )
     weak_evidence: float = Field(
-        0.1, ge=0, le=1, description="evidence of a weak detection; that of a strong one is 1"
+        0.15, ge=0, le=1, description="evidence of a weak detection; that of a strong one is 1"
     )
     max_age: float = Field(1.8, gt=0, description="a track unseen for longer dies")
     tentative_age: float = Field(0.1, ge=0, description="the same before it is confirmed")
@@ -81,7 +81,7 @@ class Options(BaseModel):
         0.15, gt=0, description="square root of the acceleration's density, body heights/s^1.5"
     )
     size_acceleration: float = Field(0.25, gt=0, description="the same for sizes, box heights")
-    size_decay: float = Field(1.0, gt=0, description="growth fades with this time constant")
+    size_decay: float = Field(0.8, gt=0, description="growth fades with this time constant")
     speed: float = Field(0.6, gt=0, description="typical speed, body heights/s")
     size_speed: float = Field(0.2, gt=0, description="typical growth, box heights/s")
     head_unit: float = Field(
