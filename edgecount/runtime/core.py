@@ -119,6 +119,9 @@ class Core:
     def start(self) -> None:
         """Start counting."""
         # What is alive now lives on: the garbage collector need not look at it every time.
+        # Thawed first: what a reload left behind would be frozen, and so kept, for ever.
+        gc.unfreeze()
+        gc.collect()
         gc.freeze()
         self._batcher.start()
         for unit in self.units.values():
