@@ -55,9 +55,7 @@ class SupervisionByteTrack:
     """supervision's ByteTrack."""
 
     grid: ClassVar[Grid] = {
-        "track_activation_threshold": [0.25, 0.6, 0.8],
-        "lost_track_buffer": [30, 60],
-        "minimum_matching_threshold": [0.8, 0.9],
+        "track_activation_threshold": [0.25, 0.8],
         "minimum_consecutive_frames": [1, 3],
     }
 
@@ -101,29 +99,24 @@ class Roboflow:
 class RoboflowByteTrack(Roboflow):
     kind = "ByteTrackTracker"
     grid: ClassVar[Grid] = {
-        "track_activation_threshold": [0.5, 0.7, 0.9],
-        "high_conf_det_threshold": [0.5, 0.6, 0.8],
-        "lost_track_buffer": [30, 60],
-        "minimum_consecutive_frames": [2, 3],
+        "track_activation_threshold": [0.7, 0.9],
+        "high_conf_det_threshold": [0.6, 0.8],
     }
 
 
 class RoboflowOCSort(Roboflow):
     kind = "OCSORTTracker"
     grid: ClassVar[Grid] = {
-        "high_conf_det_threshold": [0.4, 0.6, 0.8],
+        "high_conf_det_threshold": [0.4, 0.8],
         "minimum_iou_threshold": [0.1, 0.3],
-        "lost_track_buffer": [30, 60],
-        "minimum_consecutive_frames": [2, 3],
     }
 
 
 class RoboflowSort(Roboflow):
     kind = "SORTTracker"
     grid: ClassVar[Grid] = {
-        "track_activation_threshold": [0.25, 0.6, 0.9],
+        "track_activation_threshold": [0.6, 0.9],
         "minimum_iou_threshold": [0.1, 0.3],
-        "lost_track_buffer": [30, 60],
     }
 
 
@@ -131,10 +124,9 @@ class Norfair:
     """norfair with boxes as two points, IoU distance."""
 
     grid: ClassVar[Grid] = {
-        "distance_threshold": [0.6, 0.75, 0.9],
-        "hit_counter_max": [10, 25],
-        "initialization_delay": [2, 4],
-        "score": [0.0, 0.8],
+        "distance_threshold": [0.7, 0.85],
+        "hit_counter_max": [5, 15],
+        "score": [0.5, 0.8],
     }
 
     def __init__(self, info: SequenceInfo, options: Options) -> None:
