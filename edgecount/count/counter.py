@@ -111,13 +111,17 @@ class CameraCounter:
         points = anchors(tracks.boxes, self._anchor) / self._canvas.diagonal
         sizes = _sizes(tracks.boxes) / self._canvas.diagonal
         rows = self._roster.rows(tracks.ids)
+        # A track of score 0 is given out where it is expected: that is no sighting.
+        seen = tracks.scores > 0.0
         known = rows >= 0
-        if known.all():
+        old, new = known & seen, ~known & seen
+        if old.all():
             found = self._advance(self._roster.move(rows, points, sizes, info.time))
         else:
-            motion = self._roster.move(rows[known], points[known], sizes[known], info.time)
+            motion = self._roster.move(rows[old], points[old], sizes[old], info.time)
             found = self._advance(motion)
-            found.add(self._admit(tracks, np.flatnonzero(~known), points, sizes))
+        if new.any():
+            found.add(self._admit(tracks, np.flatnonzero(new), points, sizes))
         if len(tracks.ended):
             self._roster.end(tracks.ended)
             self._roster.forget_stale(info.time)

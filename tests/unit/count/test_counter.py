@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -91,6 +93,19 @@ def test_a_false_detection_near_a_lost_person_takes_nothing(kit):
     scene = kit.Scene([kit.line()])
     scene.walk({1: path, 2: ghost}, confirmed=lambda track, _f: track == 1)
     assert scene.finish() == [("door", "in")]
+
+
+def test_an_expected_position_is_no_sighting(kit):
+    scene = kit.Scene([kit.line()])
+    for point in kit.straight((500, 300), (500, 490), 30):
+        scene.step(kit.tracks_at({1: point}))
+    for point in kit.straight((500, 500), (500, 560), 40):
+        expected = kit.tracks_at({1: point})
+        scene.step(replace(expected, scores=np.zeros(1, np.float32)))
+        assert scene.counter.visible == 1
+    for point in kit.straight((500, 480), (500, 300), 60):
+        scene.step(kit.tracks_at({1: point}))
+    assert scene.finish() == []
 
 
 def test_restore_takes_totals_over_and_ignores_strangers(kit):
