@@ -104,6 +104,7 @@ class MqttSink:
         self._topics: Dict[int, str] = {}
         self._events: Dict[int, int] = {}
         self._forbidden: Set[str] = set()
+        self._complaint: Optional[PublishError] = None
         self._stopping = threading.Event()
         self._alarm, self._wake_socket = socket.socketpair()
         self._alarm.setblocking(False)
@@ -114,7 +115,7 @@ class MqttSink:
 
     @property
     def connected(self) -> bool:
-        """Whether the broker takes messages now."""
+        """Whether the broker takes messages now: it has taken the birth message."""
         return self.state == "connected"
 
     @property
@@ -213,6 +214,8 @@ class MqttSink:
             self._say_goodbye(connection)
         except PublishError as error:
             self._short_lives += self._clock() - since < _HELD_S
+            if self._complaint is not None:
+                raise self._complaint from error  # that is why, or at least what to do first
             if self._short_lives >= _SHORT_LIVES_BEFORE_WARNING and error.retry:
                 raise self._faults.flapping() from error
             raise
@@ -233,7 +236,6 @@ class MqttSink:
             topics += self._home.begin()
         if topics:
             connection.subscribe(topics)
-        self._set_state("connected", "")
 
     def _held(self) -> None:
         self._backoff.worked()
@@ -333,8 +335,7 @@ class MqttSink:
             return
         if seq is not None and self._outbox:
             self._outbox.landed(seq)
-        if topic in self._forbidden:
-            self._permitted(topic)
+        self._permitted(topic)
 
     def received(self, topic: str, payload: bytes, retained: bool) -> None:
         if self._home and self._home.received(topic, payload, retained):
@@ -360,13 +361,18 @@ class MqttSink:
             self._outbox.hold(_REFUSED_HOLD_S)
 
     def _complain(self, error: PublishError, topic: str) -> None:
-        """Connected, but not allowed to do everything: an error that a person must see."""
+        """Logged in, but not allowed to do everything: an error that a person must see."""
         self._forbidden.add(topic)
+        self._complaint = error
         self._set_state("refused", self._redact(str(error)))
 
     def _permitted(self, topic: str) -> None:
+        """The broker took a message: with the birth message begins what we call connected."""
         self._forbidden.discard(topic)
-        if not self._forbidden:
+        if self._forbidden:
+            return
+        if topic == f"{self.prefix}/status" or self._complaint is not None:
+            self._complaint = None
             self._set_state("connected", "")
 
     # -- extras --------------------------------------------------------------------------------

@@ -89,9 +89,15 @@ def test_a_missing_password_file_is_named(
     assert "password_file" in refused(sink)
 
 
-def test_no_permission_for_the_will_is_named(guarded: Broker, make_sink: MakeSink) -> None:
+def test_no_permission_for_the_birth_message_is_named(
+    guarded: Broker, make_sink: MakeSink, logs: list
+) -> None:
     sink = make_sink(guarded.port, username="reader", password=SECRET)
-    assert "edgecount/lobby" in refused(sink) or "may publish" in refused(sink)
+    assert "publish to edgecount/lobby/status" in refused(sink)
+    time.sleep(3.0)
+    assert "publish to edgecount/lobby/status" in sink.last_error
+    assert not sink.connected
+    assert [e["event"] for e in logs if e["event"].startswith("mqtt")] == ["mqtt_disconnected"]
 
 
 def test_no_permission_for_a_topic_is_named_and_keeps_the_events(
@@ -229,6 +235,8 @@ def test_a_takeover_that_the_broker_names_is_told(make_sink: MakeSink) -> None:
         with peer:
             peer.recv(1000)
             peer.sendall(connack)
+            peer.recv(1000)
+            peer.sendall(b"\x40\x02\x00\x01")  # the birth message is taken
             wait_until(lambda: sink.connected)
             peer.sendall(taken_over)
             assert "took over" in refused(sink)
