@@ -210,6 +210,8 @@ class Snapshot:
         fps: Frames counted per second over the last seconds.
         degraded: Why these numbers deserve less trust (``stale``, ``covered``, …); empty is good.
         since: When the totals were last reset, UTC seconds since 1970.
+        confidence: Chance that of the last minute's crossings at most 5 %, or one where that
+            is more, were miscounted; 0.95 and more is good.
     """
 
     camera: str
@@ -221,6 +223,7 @@ class Snapshot:
     fps: float = 0.0
     degraded: Tuple[str, ...] = ()
     since: float = 0.0
+    confidence: float = 1.0
 
     def payload(self) -> Dict[str, object]:
         """The snapshot as the JSON object that goes over MQTT and HTTP (version 1)."""
@@ -243,6 +246,7 @@ class Snapshot:
             "fps": round(self.fps, 2),
             "degraded": list(self.degraded),
             "since": round(self.since, 3),
+            "confidence": round(self.confidence, 3),
         }
 
 

@@ -184,6 +184,12 @@ class Metrics:
             namespace="edgecount",
             registry=self.registry,
         )
+        self._ledger_bytes = Gauge(
+            "ledger_written_bytes",
+            "Bytes that the ledger wrote since the start, as the kernel accounts them.",
+            namespace="edgecount",
+            registry=self.registry,
+        )
         # Registered when first used: without a broker an alert on 0 would be false.
         self._mqtt = self._gauge("mqtt_connected", "1 while the broker is connected.", late=True)
         self._outbox = self._gauge("outbox_messages", "Messages not yet delivered.", late=True)
@@ -230,6 +236,10 @@ class Metrics:
     def given_up(self, events: int) -> None:
         """So many events will never be published."""
         self._given_up.inc(events)
+
+    def ledger_wrote(self, total: int) -> None:
+        """Bytes that the ledger wrote since the start."""
+        self._ledger_bytes.set(total)
 
     def ledger_degraded(self, degraded: bool) -> None:
         """Whether counts are kept in memory only, since the ledger cannot be written."""

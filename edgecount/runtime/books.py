@@ -127,6 +127,7 @@ class Books:
         with self._lock:
             totals = self._places.totals()
             self._stale_places.update({name: totals[name] for name in changed})
+        self._metrics.ledger_wrote(self.ledger.bytes_written)
         self.ledger.sample(zones, occupancy)
 
     def set_occupancy(self, place: str, people: int) -> None:

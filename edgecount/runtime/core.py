@@ -213,4 +213,6 @@ class Core:
         polygons = self.units[info.camera].settings.ignore
         if not polygons:
             return detections
-        return apply_masks(detections, polygons, info.width, info.height)
+        return apply_masks(
+            detections, polygons, info.width, info.height, self.plan.model.recipe.anchor
+        )

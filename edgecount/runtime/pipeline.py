@@ -76,6 +76,10 @@ class Lane:
         """Seconds since the newest frame was counted; None before the first."""
         return None if self._newest is None else self._clock() - self._newest_at
 
+    def _confidence(self) -> float:
+        with self._lock:
+            return self._counter.confidence().probability
+
     def totals(self) -> Tuple[Mapping[str, LineTotals], Mapping[str, ZoneState], int]:
         """Lines, zones and visible heads, all of the same frame."""
         with self._lock:
@@ -95,4 +99,5 @@ class Lane:
             fps=self.rate.fps(self._clock()),
             degraded=degraded,
             since=since,
+            confidence=self._confidence(),
         )

@@ -28,7 +28,8 @@ def draw(grid: Grid, background: Optional[UInt8Array] = None) -> UInt8Array:
     smooth = np.clip(cv2.resize(level, size, interpolation=cv2.INTER_CUBIC), 0.0, 1.0)
     colours = cv2.applyColorMap((smooth * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
     weight = (_OPACITY * np.minimum(1.0, 4.0 * smooth))[..., None]
-    return (canvas * (1.0 - weight) + colours * weight).astype(np.uint8)
+    blended: UInt8Array = (canvas * (1.0 - weight) + colours * weight).astype(np.uint8)
+    return blended
 
 
 def read_background(path: Path) -> UInt8Array:

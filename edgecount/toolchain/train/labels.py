@@ -89,7 +89,7 @@ def _holds(
     parts = upper_parts(people)
     middle = (heads[:, :2] + heads[:, 2:]) / 2
     inside = (middle[None] > parts[:, None, :2]) & (middle[None] < parts[:, None, 2:])
-    result: npt.NDArray[np.bool_] = inside.all(-1)
+    result: npt.NDArray[np.bool_] = np.logical_and.reduce(inside, axis=-1)
     return result
 
 
@@ -141,7 +141,7 @@ def relabel(
             boxes, scores, kinds = found.boxes[new], found.scores[new], found.classes[new]
             kinds = np.where(scores >= spec.add_above, kinds, IGNORE)
             if people is not None:
-                likely = _holds(people[picture][:, :4], boxes).any(0)
+                likely = np.asarray(_holds(people[picture][:, :4], boxes).any(axis=0))
                 spots.extend(boxes[~likely])
                 pictures.extend([picture] * int((~likely).sum()))
                 boxes, kinds = boxes[likely], kinds[likely]

@@ -36,6 +36,7 @@ WIRE = {
     "mqtt_connected": set(),
     "outbox_messages": set(),
     "outbox_given_up_total": set(),
+    "ledger_written_bytes": set(),
     "build_info": {"version", "backend", "precision", "engine"},
 }
 
