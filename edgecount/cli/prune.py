@@ -49,7 +49,7 @@ def command(
 
     job = Job(data, splits, val, out, device or default_device(), resume)
     with click.progressbar(length=epochs, label="fine-tuning") as bar:
-        result = prune_and_tune(checkpoint, ratio, epochs, job, lambda p: bar.update(1, p))
+        result = prune_and_tune(checkpoint, ratio, epochs, job, lambda _: bar.update(1))
     for name, row in (
         ("before", result.before),
         ("pruned", result.pruned),

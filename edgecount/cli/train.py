@@ -55,7 +55,7 @@ def command(
     plan = load_recipe(recipe).override(init=init, epochs=epochs)
     job = Job(data, splits, val, out, device or default_device(), resume, weights)
     with click.progressbar(length=plan.schedule.epochs, label=plan.name) as bar:
-        written = train(plan, job, click.echo, lambda p: bar.update(1, p))
+        written = train(plan, job, click.echo, lambda _: bar.update(1))
     if written is None:
         raise click.ClickException(f"interrupted; go on with --resume --out {out}")
     click.echo(f"wrote {written}")

@@ -56,6 +56,6 @@ def read_labels(path: Path, classes: int) -> npt.NDArray[np.float32]:
         labels = np.array([r for r in rows if r], np.float32).reshape(-1, 5)
     except ValueError as error:
         raise DatasetError(f"{path} is not a YOLO label file (class cx cy w h): {error}") from error
-    if labels.size and not (0 <= labels[:, 0].min() and labels[:, 0].max() < classes):
+    if labels.size and not (labels[:, 0].min() >= 0 and labels[:, 0].max() < classes):
         raise DatasetError(f"{path} names class {labels[:, 0].max():.0f}, but there are {classes}")
     return labels

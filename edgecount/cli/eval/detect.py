@@ -51,4 +51,6 @@ def command(
         f"recall {report.recall:.3f}"
     )
     for row in report.by_size:
-        click.echo(f"  heads of {row.low:>3}..{row.high:<4} px: {row.boxes:>5}, found {row.recall:.3f}")
+        click.echo(
+            f"  heads of {row.low:>3}..{row.high:<4} px: {row.boxes:>5}, found {row.recall:.3f}"
+        )

@@ -95,10 +95,11 @@ def evaluate(
             raise DatasetError(f"{picture} cannot be read as a picture")
         truth = _truth(labels, image.shape[1], image.shape[0], len(recipe.classes))
         started = perf_counter()
-        (detections,) = finder.detect([image])
+        (detections,) = finder.detect([np.asarray(image, np.uint8)])
         seconds += perf_counter() - started
         truths.append(truth)
-        found.append(Found(detections.boxes, detections.scores, detections.classes))
+        kinds = detections.classes.astype(np.int64)
+        found.append(Found(detections.boxes, detections.scores, kinds))
         scales.append(min(width / image.shape[1], height / image.shape[0]))
     precision, recall, by_size = _at_threshold(truths, found, scales, recipe.score_threshold)
     return DetectionReport(
@@ -134,7 +135,7 @@ def _truth(labels: Path, width: int, height: int, classes: int) -> Truth:
     rows = read_labels(labels, classes)
     centre, half = rows[:, 1:3], rows[:, 3:5] / 2
     corners = np.concatenate((centre - half, centre + half), 1)
-    boxes = corners * np.array((width, height, width, height), np.float32)
+    boxes = (corners * np.array((width, height, width, height))).astype(np.float32)
     return Truth(boxes, rows[:, 0].astype(np.int64), np.zeros(len(rows), np.bool_))
 
 

@@ -24,7 +24,8 @@ def make_batch(
         calm: () float on the device, 1 in the last part of a run.
 
     Returns:
-        Pictures (B, 3, size, size) BGR 0..255 (float16 on a GPU, else float32), boxes (B, G, 4) x1, y1, x2, y2 in pixels,
+        Pictures (B, 3, size, size) BGR 0..255 (float16 on a GPU, else float32),
+        boxes (B, G, 4) x1, y1, x2, y2 in pixels,
         classes (B, G) int64 (a class, ``IGNORE`` or ``EMPTY``).
     """
     tiles = geometry.draw_tiles(data, spec, batch, size, calm)

@@ -1,5 +1,4 @@
-"""Colour, light and camera faults, on whole batches of (B, 3, H, W) BGR pictures, 0..255,
-of either float type.
+"""Colour, light and camera faults, on whole batches of (B, 3, H, W) BGR pictures, 0..255.
 
 Helmets are yellow and white, heads are not: strong changes of hue, grey pictures, swapped and
 inverted channels keep the detector from taking a colour for a head.

@@ -57,10 +57,10 @@ class PictureSet:
     @property
     def size(self) -> int:
         """S, the side of the square that holds a picture."""
-        return self.atlas.shape[1]
+        return int(self.atlas.shape[1])
 
     def __len__(self) -> int:
-        return self.atlas.shape[0]
+        return int(self.atlas.shape[0])
 
     def pictures(self, index: Tensor) -> Tensor:
         """(n, 3, S, S) float32 BGR, padded with 114."""

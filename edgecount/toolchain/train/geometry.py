@@ -250,9 +250,7 @@ def clip(boxes: Tensor, rect: Tensor) -> Tensor:
     return torch.cat((low, torch.maximum(high, low)), -1)
 
 
-def which_slot(
-    tiles: Slots, patches: Slots, power: Tensor, taper: Tensor, size: int
-) -> Tensor:
+def which_slot(tiles: Slots, patches: Slots, power: Tensor, taper: Tensor, size: int) -> Tensor:
     """(B, size, size) int64: the slot that each pixel shows. Patches are superellipses.
 
     Args:
@@ -294,7 +292,7 @@ def join(tiles: Slots, patches: Slots) -> Slots:
 
 
 def render(data: PictureSet, slots: Slots, slot: Tensor) -> Tensor:
-    """Pictures (B, 3, size, size) float32 BGR: each pixel read bilinearly from its slot's source."""
+    """Pictures (B, 3, size, size) float32 BGR, each pixel read bilinearly from its source."""
     size = slot.shape[1]
     inverse = invert(slots.forward)
     zoom_out = torch.linalg.vector_norm(inverse, dim=-2).amin(-1)
@@ -337,8 +335,12 @@ def _sample(
     origin = constant(origins, u.device)[level.long()]
     base = source * (rows * columns) + origin + y0 * columns + x0
     flat = data.atlas.view(-1)
-    taps = ((0, (1 - fx) * (1 - fy)), (1, fx * (1 - fy)), (columns, (1 - fx) * fy))
-    taps += ((columns + 1, fx * fy),)
+    taps = (
+        (0, (1 - fx) * (1 - fy)),
+        (1, fx * (1 - fy)),
+        (columns, (1 - fx) * fy),
+        (columns + 1, fx * fy),
+    )
     planes = [torch.zeros_like(u) for _ in range(3)]
     for step, weight in taps:
         packed = flat[base + step]

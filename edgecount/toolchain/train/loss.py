@@ -12,7 +12,7 @@ from edgecount.toolchain.train.model import decode
 
 
 def complete_iou(a: Tensor, b: Tensor) -> Tensor:
-    """CIoU (arXiv:1911.08287) of box pairs (…, 4): IoU less centre distance and shape difference."""
+    """CIoU (arXiv:1911.08287) of box pairs (…, 4): IoU less distance and difference of shape."""
     low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
     # products are written out: the gradient of prod() waits for the device to look for zeros
     width, height = (high - low).clamp(min=0).unbind(-1)

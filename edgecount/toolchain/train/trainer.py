@@ -7,7 +7,6 @@ graph; on a CPU they run one after the other, the same code.
 
 import copy
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
@@ -254,8 +253,8 @@ class Trainer:
     def _average(self) -> None:
         mine, averaged = (list(side) for side in zip(*self._pairs))
         steps = torch._foreach_sub(mine, averaged)  # noqa: SLF001 - one launch for all weights
-        torch._foreach_mul_(steps, 1 - self._decay)  # noqa: SLF001
-        torch._foreach_add_(averaged, steps)  # noqa: SLF001
+        torch._foreach_mul_(steps, 1 - self._decay)
+        torch._foreach_add_(averaged, steps)
 
     def _graphed_step(self, size: int) -> None:
         if size not in self._graphs:
@@ -296,7 +295,7 @@ class Trainer:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".part")
         torch.save(state, draft)
-        os.replace(str(draft), str(path))
+        draft.replace(path)
 
     def start_from(self, path: Path) -> None:
         """Take the averaged weights of another run, and nothing else of it.
