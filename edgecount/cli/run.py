@@ -1,5 +1,7 @@
 """``edgecount run``: count people."""
 
+import faulthandler
+import os
 import sys
 import time
 from contextlib import nullcontext
@@ -35,6 +37,7 @@ def command(
     realtime: bool,
 ) -> None:
     """Count people: at a line across the middle of one source, or as a configuration says."""
+    from edgecount.capture import left_behind
     from edgecount.observe import logs
     from edgecount.redact import Redactor
     from edgecount.runtime.overrides import settings_from
@@ -45,11 +48,17 @@ def command(
         logs.configure(settings.log.level, settings.log.format, Redactor(settings.secrets()))
         return settings
 
+    faulthandler.enable()  # a watchdog's SIGABRT then shows where every thread was
     display, show = _display()
     runner = Runner(load, duration=duration, annotate=annotate, show=show)
     runner.handle_signals()
     with display:
         runner.run()
+    if left_behind():
+        # A driver still holds a thread; unloading its library under it would abort the process.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _display() -> Tuple[ContextManager[object], Callable[["Service"], None]]:

@@ -26,7 +26,7 @@ _FILE_QUEUE = 3
 _STAGE_LIMIT_S = 10.0
 # A capture thread may sit in a driver's time-out; it hangs when it exceeds all of those.
 _CAPTURE_LIMIT_S = 60.0
-_PICTURE_EVERY_S = 0.5
+_PICTURE_EVERY_S = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -59,8 +59,7 @@ class CameraUnit:
 
     def look(self, frame: Frame) -> None:
         """Judge the picture itself, now and then."""
-        watched = self.settings.watch_picture and self.reader.source.live
-        if not watched or frame.info.time < self._next_look:
+        if not self.settings.watch_picture or frame.info.time < self._next_look:
             return
         self._next_look = frame.info.time + _PICTURE_EVERY_S
         self.flags = self.picture.update(frame.image, frame.info.time)
@@ -203,7 +202,7 @@ class Core:
         )
         metrics = self._metrics.camera(
             settings.name,
-            settings.fps,
+            min(settings.fps, settings.max_fps or settings.fps),
             [line.name for line in settings.lines],
             [zone.name for zone in settings.zones],
         )

@@ -300,6 +300,7 @@ class _Keeper:
         self._unit = unit
         self._books = books
         self._dropped = 0
+        self._skipped = 0
         self._reconnects = 0
         self._published = 0.0
         self._last: Optional[Tuple[object, ...]] = None
@@ -315,7 +316,9 @@ class _Keeper:
         mine.sees(snapshot.visible)
         for name, zone in snapshot.zones.items():
             mine.zone(name, zone.now)
-        health.camera(snapshot.camera, view.state, view.reason)
+        # A covered or slow camera is degraded, but it delivers: restarting would not help.
+        delivers = self._unit.reader.state is State.ONLINE
+        health.camera(snapshot.camera, "online" if delivers else view.state, view.reason)
         self._publish(now, view)
 
     def leave(self, health: Health) -> None:
@@ -369,8 +372,10 @@ class _Keeper:
     def _count_losses(self) -> None:
         reader, metrics = self._unit.reader, self._unit.metrics
         metrics.frame("dropped", reader.dropped - self._dropped)
+        metrics.frame("skipped", reader.skipped - self._skipped)
         metrics.reconnected(reader.reconnects - self._reconnects)
-        self._dropped, self._reconnects = reader.dropped, reader.reconnects
+        self._dropped, self._skipped = reader.dropped, reader.skipped
+        self._reconnects = reader.reconnects
 
     def _publish(self, now: float, view: CameraView) -> None:
         snapshot = view.snapshot
