@@ -32,7 +32,8 @@ _REMEDIES = {
     Cause.LOGIN_NEEDED: "the camera asks for a login: write rtsp://user:password@host/…",
     Cause.LOGIN_REFUSED: "the user or password was refused (401): check both",
     Cause.NOT_FOUND: "the camera has no stream at this path (404): check the path",
-    Cause.OTHER: "the camera refused",
+    Cause.OTHER: "the camera refused; it is busy, or does not serve this transport: "
+    "try 'transport: udp' or 'transport: tcp'",
 }
 
 

@@ -134,9 +134,6 @@ class TestRefusals:
     def test_no_login(self, guarded: RtspServer) -> None:
         assert "asks for a login" in open_error(guarded.url())
 
-    @pytest.mark.xfail(
-        reason="gst-rtsp-server may answer the attempt with 503 before it says 461", strict=False
-    )
     def test_only_udp_is_served_and_tcp_is_asked_for(self) -> None:
         server = RtspServer("--transport", "udp")
         try:
