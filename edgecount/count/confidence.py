@@ -18,7 +18,7 @@ from typing_extensions import Literal
 Trace = Literal["crossed", "appeared", "lost", "stitched", "unfinished"]
 
 # Mean number of miscounts for each trace: least squares over minutes with known truth, times
-# 1.3 so that "good" errs on the safe side (docs/accuracy-counting.md).
+# 1.3 so that "good" errs on the safe side (docs/accuracy.md).
 _MISCOUNTS: Mapping[str, float] = {
     "crossed": 0.012,
     "appeared": 0.05,

@@ -1,4 +1,4 @@
-"""Trees laid out as NVIDIA documents them for each board; none was taken from a board."""
+"""Trees as they are believed to look on each board; none was taken from a board."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A fake of the NVML module, with the answers that NVIDIA documents."""
+"""A fake of the NVML module; a GPU test compares with a real one where there is one."""
 
 # ruff: noqa: N802 - NVML's names
 
