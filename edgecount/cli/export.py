@@ -27,5 +27,5 @@ def command(checkpoint: Path, out: Path) -> None:
     from edgecount.toolchain.train.export import export_onnx, restore
 
     recipe, model = restore(checkpoint)
-    worst = export_onnx(model, out, recipe.size)
+    worst = export_onnx(model, out, recipe)
     click.echo(f"wrote {out}; largest difference to PyTorch {worst:.1e}")

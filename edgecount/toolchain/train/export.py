@@ -8,9 +8,11 @@ from typing import Any, Tuple
 
 import numpy as np
 import torch
+import yaml
 from torch import nn
 
 from edgecount.errors import MissingExtraError, ModelError
+from edgecount.infer.recipe import METADATA_KEY, InputRecipe, Recipe
 from edgecount.toolchain.train.model import Detector, fit_shapes
 from edgecount.toolchain.train.recipe import TrainRecipe
 from edgecount.toolchain.train.trainer import load_checkpoint
@@ -51,7 +53,7 @@ def fold_norms(model: nn.Module) -> nn.Module:
     return folded
 
 
-def export_onnx(model: nn.Module, path: Path, size: int) -> float:
+def export_onnx(model: nn.Module, path: Path, recipe: TrainRecipe) -> float:
     """Write ``images`` (N, 3, H, W) → ``output`` (N, 4 + C, A), all of N, H, W free.
 
     The file appears only after ONNX Runtime gave the network's own numbers at two sizes.
@@ -59,7 +61,8 @@ def export_onnx(model: nn.Module, path: Path, size: int) -> float:
     Args:
         model: A detector.
         path: The ONNX file to write.
-        size: Input size of the example that is traced.
+        recipe: Names the input size that is traced and the classes; what is needed to run the
+            file is written into it, so that it also counts where its recipe.yaml got lost.
 
     Returns:
         The largest difference to PyTorch.
@@ -73,6 +76,7 @@ def export_onnx(model: nn.Module, path: Path, size: int) -> float:
         import onnxslim
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", "train") from error
+    size = recipe.size
     folded = fold_norms(model)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.onnx"
@@ -85,9 +89,23 @@ def export_onnx(model: nn.Module, path: Path, size: int) -> float:
     worst = max(_difference(model, graph, n, s) for n, s in ((1, size), (2, size + 64)))
     if not worst < TOLERANCE:
         raise ModelError(f"the exported file differs from PyTorch by {worst:.2g} > {TOLERANCE}")
+    onnx.helper.set_model_props(graph, {METADATA_KEY: _running_recipe(recipe, path)})
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(graph, str(path))
     return worst
+
+
+def _running_recipe(recipe: TrainRecipe, path: Path) -> str:
+    """YAML of the recipe that runs the file, with thresholds at their defaults."""
+    running = Recipe(
+        name=recipe.name,
+        file=path.name,
+        head="ltrb",
+        classes=recipe.classes,
+        input=InputRecipe(width=recipe.size, height=recipe.size),
+    )
+    text: str = yaml.safe_dump(running.model_dump(mode="json"), sort_keys=False)
+    return text
 
 
 def _trace(model: nn.Module, path: Path, size: int) -> None:

@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecount import discovery
+from edgecount.config import Name
 from edgecount.errors import ConfigError
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -115,7 +116,7 @@ class ScheduleSpec(_Section):
 class TrainRecipe(_Section):
     """A training run."""
 
-    name: str = Field(description="Name of the model.")
+    name: Name = Field(description="Name of the model.")
     classes: List[str] = Field(default_factory=lambda: ["head"], min_length=1)
     cache: int = Field(416, description="Longest side at which pictures are kept in memory.")
     size: int = Field(416, description="Input size for validation and export.")

@@ -86,7 +86,7 @@ def train(
     if not complete:
         return None
     path = job.out / f"{recipe.name}.onnx"
-    export_onnx(trainer.ema.float().cpu(), path, recipe.size)
+    export_onnx(trainer.ema.float().cpu(), path, recipe)
     return path
 
 
@@ -157,7 +157,7 @@ def prune_and_tune(
     after = _measure(trainer.ema, held_out, recipe.size)
     path = job.out / f"{recipe.name}.onnx"
     if complete:
-        export_onnx(trainer.ema.float().cpu(), path, recipe.size)
+        export_onnx(trainer.ema.float().cpu(), path, recipe)
     return PruneResult(before, pruned, after, path if complete else None)
 
 

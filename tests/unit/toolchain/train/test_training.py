@@ -8,7 +8,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("pycocotools")
 
+from edgecount.config import ModelSettings  # noqa: E402
 from edgecount.errors import ConfigError, ModelError  # noqa: E402
+from edgecount.infer.detector import create  # noqa: E402
+from edgecount.infer.onnxruntime import open_network  # noqa: E402
 from edgecount.toolchain.train.dataset import load_pictures  # noqa: E402
 from edgecount.toolchain.train.export import export_onnx, restore  # noqa: E402
 from edgecount.toolchain.train.labels import relabel  # noqa: E402
@@ -124,9 +127,13 @@ def test_the_exported_file_computes_what_the_network_computes(drawn, tmp_path):
     checkpoint = tmp_path / "checkpoint.pt"
     trainer = _trainer(_recipe(), drawn(4))
     trainer.run(lambda progress: None, checkpoint)
-    _, model = restore(checkpoint)
+    recipe, model = restore(checkpoint)
     path = tmp_path / "tiny.onnx"
-    assert export_onnx(model, path, 128) < 1e-4
+    assert export_onnx(model, path, recipe) < 1e-4
+    # The file alone is enough to run it.
+    detector, running = create(ModelSettings(path=path), open_network)
+    assert (running.head, running.classes) == ("ltrb", recipe.classes)
+    assert detector.detect([np.zeros((90, 160, 3), np.uint8)])[0].boxes.shape[1] == 4
     graph = onnx.load(str(path)).graph
     assert all(n.name.split(".")[0] in ("backbone", "neck", "head") for n in graph.node)
     assert not [n for n in graph.node if n.op_type == "BatchNormalization"]
