@@ -16,19 +16,9 @@ from prometheus_client.process_collector import ProcessCollector
 
 from edgecount.observe.telemetry.base import Reading
 from edgecount.observe.telemetry.collector import DeviceCollector
+from edgecount.records import Stage
 
 Outcome = Literal["processed", "dropped", "skipped", "failed"]
-Stage = Literal[
-    "capture",
-    "queue",
-    "preprocess",
-    "infer",
-    "post",
-    "track",
-    "count",
-    "publish",
-    "end_to_end",
-]
 Direction = Literal["in", "out"]
 
 OUTCOMES: Tuple[Outcome, ...] = get_args(Outcome)
