@@ -44,6 +44,10 @@ def _version() -> str:
 @click.version_option(_version(), prog_name="edgecount")
 def cli() -> None:
     """Count people by their heads, next to the camera."""
+    from edgecount.observe import logs
+
+    # To stderr, whatever the command: stdout holds what was asked for, JSON often.
+    logs.configure("warning")
 
 
 def main() -> None:

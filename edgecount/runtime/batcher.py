@@ -146,8 +146,10 @@ class Batcher:
         self._done += self._submitted.popleft()[1]
 
     def _failed(self, frames: int, error: EngineError) -> None:
-        self._failures += 1
         self._done += frames
+        if self._stop.is_set():
+            return  # the backend was closed under a frame that nobody waits for any more
+        self._failures += 1
         self._hooks.lost(frames, error)
         if self._failures >= _FAILURES_IN_A_ROW:
             self._stop.set()

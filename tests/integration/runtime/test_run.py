@@ -242,3 +242,33 @@ def test_an_impossible_annotation_is_refused_at_once(tmp_path, clip, onnx):
     )
     assert done.returncode == 2
     assert ".mp4" in done.stderr
+
+
+def test_what_a_bench_prints_as_json_is_nothing_but_json(clip, onnx):
+    done = run(
+        "bench",
+        "--source",
+        str(clip),
+        "--model",
+        str(onnx),
+        "--seconds",
+        "2",
+        "--turns",
+        "2",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    wanted = {
+        "fps",
+        "fps_cv",
+        "p50_ms",
+        "p99_ms",
+        "infer_only_fps",
+        "efficiency",
+        "cpu_cores",
+        "rss_mb",
+    }
+    assert wanted <= set(result)
+    assert result["fps"] > 0
+    assert "inference_failed" not in done.stderr
