@@ -6,6 +6,7 @@ series is bounded. Methods are named for what happened. Label children are resol
 when a camera is added: a call in a camera's loop is one locked addition.
 """
 
+import contextlib
 import math
 from typing import Callable, Dict, Iterable, List, Literal, Optional, Tuple, TypeVar, get_args
 
@@ -213,7 +214,8 @@ class Metrics:
 
     def forget_place(self, place: str) -> None:
         """The place is no longer configured."""
-        self._occupancy.remove(place)
+        with contextlib.suppress(KeyError):  # it was never shown
+            self._occupancy.remove(place)
 
     def broker(self, connected: bool) -> None:
         """Whether the broker is connected; never called where none is configured."""

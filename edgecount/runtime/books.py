@@ -68,6 +68,8 @@ class Books:
             self._sink.stop()
         if not keep_ledger:
             self.ledger.close()
+        for name in self._places.totals():
+            self._metrics.forget_place(name)
 
     def totals(self, camera: str) -> CameraTotals:
         """Totals of a camera as the ledger holds them."""
@@ -112,9 +114,10 @@ class Books:
             keep_session: Keep what lines and zones counted since this start.
         """
         with self._lock:
-            self._stale_places = self._places.reset()
+            places = self._places.reset()
+            self._stale_places = dict(places)
             self.ledger.reset(at, keep_session=keep_session)
-        for name in self._stale_places:
+        for name in places:
             self._metrics.occupancy(name, 0)
 
     def sample(self, zones: Mapping[Tuple[str, str], int]) -> None:

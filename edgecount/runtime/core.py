@@ -50,6 +50,7 @@ class CameraUnit:
         self, plan: CameraPlan, reader: Reader, lane: Lane, metrics: CameraMetrics
     ) -> None:
         self.settings = plan.settings
+        self.fps_target = plan.fps_target
         self.reader = reader
         self.lane = lane
         self.metrics = metrics
@@ -202,7 +203,7 @@ class Core:
         )
         metrics = self._metrics.camera(
             settings.name,
-            min(settings.fps, settings.max_fps or settings.fps),
+            camera.fps_target,
             [line.name for line in settings.lines],
             [zone.name for zone in settings.zones],
         )

@@ -139,12 +139,11 @@ class Service:
         if self._core.error is not None:
             raise self._fatal(self._core.error)
         now = time.monotonic()
-        for keeper in self._keepers.values():
-            keeper.turn(now, self.health)
+        snapshots = [keeper.turn(now, self.health) for keeper in self._keepers.values()]
         self._finish_files()
         if now >= self._next_second:
             self._next_second = now + 1.0
-            self._each_second()
+            self._each_second(snapshots)
         degraded = ("ledger",) if self._books.degraded else ()
         self._books.publish_places(degraded)
         self._tell_broker()
@@ -158,8 +157,10 @@ class Service:
             keep_ledger: Leave the ledger open, and return it for the next service.
         """
         self._core.stop()
-        for keeper in self._keepers.values():
+        for name, keeper in self._keepers.items():
             keeper.leave(self.health)
+            # Or a camera that a reload takes out would be down in the metrics for ever.
+            self._metrics.forget_camera(name)
         self._books.stop(keep_ledger=keep_ledger)
         if self._http is not None:
             self._http.close()
@@ -230,11 +231,10 @@ class Service:
         }
         return mqtt.create(self.settings, self._books.ledger, handlers)
 
-    def _each_second(self) -> None:
+    def _each_second(self, snapshots: Sequence[Snapshot]) -> None:
         due = self._books.due()
         if due is not None:
             self.reset(due)
-        snapshots = [view.snapshot for view in self.views()]
         self._books.sample(
             {(s.camera, z): zone.now for s in snapshots for z, zone in s.zones.items()}
         )
@@ -306,25 +306,26 @@ class _Keeper:
         self._last: Optional[Tuple[object, ...]] = None
         self._began = time.monotonic()
 
-    def turn(self, now: float, health: Health) -> None:
+    def turn(self, now: float, health: Health) -> Snapshot:
+        """Bring everything up to date; returns the camera's state."""
         view = self.view()
         snapshot = view.snapshot
         self._count_losses()
         mine = self._unit.metrics
         mine.rate(snapshot.fps, self._unit.lane.rate.fluctuation(now) or 0.0)
-        mine.delivers(self._unit.reader.state is State.ONLINE)
+        delivers = self._unit.reader.state is State.ONLINE
+        mine.delivers(delivers)
         mine.sees(snapshot.visible)
         for name, zone in snapshot.zones.items():
             mine.zone(name, zone.now)
         # A covered or slow camera is degraded, but it delivers: restarting would not help.
-        delivers = self._unit.reader.state is State.ONLINE
         health.camera(snapshot.camera, "online" if delivers else view.state, view.reason)
         self._publish(now, view)
+        return snapshot
 
     def leave(self, health: Health) -> None:
         """The service stops: say the last counts, and that no more come."""
         snapshot = self.view().snapshot
-        self._unit.metrics.delivers(False)
         health.camera(snapshot.camera, "offline", "the service stops")
         self._books.publish(snapshot, "offline")
 
@@ -343,7 +344,7 @@ class _Keeper:
             unit.reader.dropped,
             unit.lane.latency_ms(),
             live,
-            unit.settings.fps,
+            unit.fps_target,
         )
 
     def _judge(self) -> Tuple[CameraState, str, Tuple[str, ...]]:
@@ -364,7 +365,7 @@ class _Keeper:
 
     def _slow(self) -> bool:
         now = time.monotonic()
-        live, target = self._unit.reader.source.live, self._unit.settings.fps
+        live, target = self._unit.reader.source.live, self._unit.fps_target
         if not live or now - self._began < _SETTLED_S:
             return False
         return self._unit.lane.rate.fps(now) < _SLOW * target

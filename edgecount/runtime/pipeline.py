@@ -34,7 +34,6 @@ class Lane:
         self._clock = clock
         self._lock = threading.Lock()
         self._newest: Optional[FrameInfo] = None
-        self._newest_at = 0.0
         self._latencies: Deque[float] = deque(maxlen=_LATENCIES)
 
     def count(self, tracked: Tracked) -> List[CountEvent]:
@@ -43,7 +42,6 @@ class Lane:
         with self._lock:
             events = self._counter.update(tracked.info, tracked.tracks)
             self._newest = tracked.info
-            self._newest_at = now
         self.rate.tick(now)
         return events
 
@@ -71,10 +69,6 @@ class Lane:
         """Median of what the last frames took; None before the first."""
         recent = list(self._latencies)
         return 1e3 * median(recent) if recent else None
-
-    def age_s(self) -> Optional[float]:
-        """Seconds since the newest frame was counted; None before the first."""
-        return None if self._newest is None else self._clock() - self._newest_at
 
     def _confidence(self) -> float:
         with self._lock:

@@ -52,6 +52,7 @@ class Runner:
         self._stop = False
         self._reload = False
         self._watcher: Optional[AnnotatingWatcher] = None
+        self._service: Service  # the one that runs; from ``run`` on
         self._telemetry = Sampler(sources())
         self._metrics = Metrics(device=self._telemetry.latest)
 
@@ -88,63 +89,62 @@ class Runner:
             EdgecountError: The service cannot go on.
         """
         plan = prepare(self._load(), self._metrics.stage)
-        service = self._service(plan, None)
+        self._service = self._made(plan, None)
         self._telemetry.start()
         try:
-            service.start()
-            service = self._turn_until_done(service)
+            self._service.start()
+            self._turn_until_done()
         finally:
             # Not in a reload, which stops a service too: systemd would end the process.
             self._notifier.stopping()
-            service.stop()
+            self._service.stop()
             self._telemetry.close()
             if self._watcher is not None:
                 self._watcher.close()
-        self._show(service)
-        failures = service.failures()
-        if failures and len(failures) == len(service.settings.cameras):
+        self._show(self._service)
+        failures = self._service.failures()
+        if failures and len(failures) == len(self._service.settings.cameras):
             raise SourceError("; ".join(failures), retry=False)
 
-    def _turn_until_done(self, service: Service) -> Service:
+    def _turn_until_done(self) -> None:
         began = time.monotonic()
-        while service.turn() and not self._stop:
-            self._show(service)
+        while self._service.turn() and not self._stop:
+            self._show(self._service)
             if self._duration is not None and time.monotonic() - began >= self._duration:
                 break
             if self._reload:
                 self._reload = False
-                service = self._reloaded(service)
+                self._try_reload()
             self._wake.wait(TURN_S)
             self._wake.clear()
-        return service
 
-    def _reloaded(self, old: Service) -> Service:
-        """The service of the configuration as it is now, or the old one where that is bad."""
+    def _try_reload(self) -> None:
+        """Go on with the configuration as it is now, or as before where that is bad."""
         self._notifier.reloading()
+        old = self._service
         try:
             plan = prepare(self._load(), self._metrics.stage, old.plan.model)
         except EdgecountError as error:
             _log.error("reload_refused", reason=str(error))
             self._notifier.ready("the new configuration is bad; the old one goes on")
-            return old
-        same = plan.settings.ledger == old.settings.ledger and bool(plan.settings.mqtt) == bool(
-            old.settings.mqtt
-        )
-        ledger = old.stop(keep_ledger=same)
-        new = self._service(plan, ledger)
+            return
+        keep = _same_ledger(old.settings, plan.settings)
+        ledger = old.stop(keep_ledger=keep)
         try:
-            new.start()
+            self._replace(plan, ledger)
         except EdgecountError as error:
             _log.error("reload_refused", reason=str(error))
-            new.stop(keep_ledger=same)
-            again = prepare(old.settings, self._metrics.stage, old.plan.model)
-            new = self._service(again, ledger)
-            new.start()
-            return new
+            self._service.stop(keep_ledger=keep)
+            self._replace(prepare(old.settings, self._metrics.stage, old.plan.model), ledger)
+            return
         _log.info("reloaded")
-        return new
 
-    def _service(self, plan: Plan, ledger: Optional[Ledger]) -> Service:
+    def _replace(self, plan: Plan, ledger: Optional[Ledger]) -> None:
+        # Kept before it starts: whatever happens then, this is the one to stop.
+        self._service = self._made(plan, ledger)
+        self._service.start()
+
+    def _made(self, plan: Plan, ledger: Optional[Ledger]) -> Service:
         return Service(
             plan,
             self._metrics,
@@ -164,3 +164,8 @@ class Runner:
             fps = camera.source.fps or camera.settings.max_fps or camera.settings.fps
             self._watcher = AnnotatingWatcher(self._annotate, camera.settings, fps)
         return [self._watcher]
+
+
+def _same_ledger(old: Settings, new: Settings) -> bool:
+    """Whether a ledger that was opened for ``old`` serves ``new`` as well."""
+    return old.ledger == new.ledger and bool(old.mqtt) == bool(new.mqtt)

@@ -272,3 +272,18 @@ def test_what_a_bench_prints_as_json_is_nothing_but_json(clip, onnx):
     assert wanted <= set(result)
     assert result["fps"] > 0
     assert "inference_failed" not in done.stderr
+
+
+def test_what_a_reload_removes_leaves_the_metrics(launch, clip, onnx):
+    settings = looped(clip, onnx)
+    service = launch(settings)
+    service.wait_for(lambda: 'edgecount_camera_up{camera="door"} 1.0' in service.get("/metrics")[1])
+    settings["cameras"][0]["name"] = "gate"
+    settings["places"] = {"yard": {"in": ["gate.middle"]}}
+    service.write(settings)
+    service.process.send_signal(signal.SIGHUP)
+    service.wait_for(lambda: 'edgecount_camera_up{camera="gate"} 1.0' in service.get("/metrics")[1])
+    metrics = service.get("/metrics")[1]
+    assert 'camera="door"' not in metrics
+    assert 'place="hall"' not in metrics
+    assert 'edgecount_occupancy{place="yard"}' in metrics
