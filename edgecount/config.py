@@ -447,6 +447,21 @@ class Settings(Strict):
         return list(dict.fromkeys(found))
 
 
+def mistakes(error: ValidationError, at: str = "") -> List[str]:
+    """A sentence for each mistake, with its place; no values, which may be secret.
+
+    Args:
+        error: What pydantic found.
+        at: Where the validated part itself stands, a dotted key; empty for the top.
+    """
+    described = []
+    for mistake in error.errors(include_url=False, include_input=False):
+        place: Location = (at, *mistake["loc"]) if at else mistake["loc"]
+        message = mistake["msg"].replace("Input should", "should")
+        described.append(f"{_dotted(place)}: {message}" if place else message)
+    return described
+
+
 def load(path: Path, environ: Optional[Mapping[str, str]] = None) -> Settings:
     """Read and validate a configuration file.
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from edgecount import discovery
 from edgecount.capture._clock import Clock
 from edgecount.capture.base import Source
+from edgecount.config import mistakes
 from edgecount.errors import ConfigError
 from edgecount.redact import mask_url
 
@@ -73,8 +74,4 @@ def open_source(
 
 
 def _describe(camera: str, error: ValidationError) -> str:
-    return "\n".join(
-        f"camera {camera!r}: capture{''.join(f'.{part}' for part in mistake['loc'])}: "
-        + mistake["msg"].replace("Input should", "should")
-        for mistake in error.errors(include_url=False, include_input=False)
-    )
+    return "\n".join(f"camera {camera!r}: {m}" for m in mistakes(error, "capture"))

@@ -15,8 +15,9 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import Annotated, Literal
 
 from edgecount import discovery
-from edgecount.config import Fraction, Name, Strict
+from edgecount.config import Fraction, Name, Strict, mistakes
 from edgecount.errors import ConfigError, ModelError
+from edgecount.infer.heads.base import cell_count
 
 HEADS_PACKAGE = "edgecount.infer.heads"
 RECIPE_FILE = "recipe.yaml"
@@ -178,7 +179,7 @@ def load(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ModelError(f"cannot read the recipe {path}: {error}") from error
     except ValidationError as error:
-        raise ModelError(f"recipe {path}: {_mistakes(error)}") from None
+        raise ModelError(f"recipe {path}: {'; '.join(mistakes(error))}") from None
 
 
 def embedded(path: Path, metadata: Mapping[str, str]) -> Optional[Recipe]:
@@ -198,7 +199,7 @@ def embedded(path: Path, metadata: Mapping[str, str]) -> Optional[Recipe]:
     except (yaml.YAMLError, RecursionError) as error:
         raise ModelError(f"cannot read the recipe inside {path}: {error}") from error
     except ValidationError as error:
-        raise ModelError(f"the recipe inside {path}: {_mistakes(error)}") from None
+        raise ModelError(f"the recipe inside {path}: {'; '.join(mistakes(error))}") from None
 
 
 def infer(
@@ -241,7 +242,9 @@ def infer(
             strides=list(layout.strides),
         )
     except ValidationError as error:
-        raise ModelError(f"{path} is no detector for edgecount: {_mistakes(error)}") from None
+        raise ModelError(
+            f"{path} is no detector for edgecount: {'; '.join(mistakes(error))}"
+        ) from None
 
 
 class _Layout(NamedTuple):
@@ -290,7 +293,7 @@ def _layout(
         choices = " or ".join(dict.fromkeys(f"{r.head} with {r.classes} classes" for r in fits))
         raise ModelError(f"{path} has the output {list(shape)}, which may be {choices}: {remedy}")
     names = _declared_names(metadata)
-    cells = _cells(width, height, _STRIDES[0])
+    cells = cell_count(width, height, _STRIDES[0])
     declared = f" and {len(names)} classes by its metadata" if names else ""
     raise ModelError(
         f"{path} has the output {list(shape)}{declared}, which is none of the known layouts for "
@@ -326,7 +329,7 @@ def _readings(width: int, height: int, shape: Sequence[object], declared: int) -
         return
     rows, columns = _static(shape[1]), _static(shape[2])
     for strides in _STRIDES:
-        cells = _cells(width, height, strides)
+        cells = cell_count(width, height, strides)
         for head, per_cell in (("yolox", 1), ("yolov5", 3)):
             if columns and columns > 5 and rows in (per_cell * cells, None):
                 yield _Layout(head, columns - 5, strides, rows is not None)
@@ -334,10 +337,6 @@ def _readings(width: int, height: int, shape: Sequence[object], declared: int) -
             yield _Layout("yolov8", rows - 4, strides, columns is not None)
     if columns == 6 and (rows is None or rows <= _MOST_END2END_ROWS):
         yield _Layout("end2end", declared or _COCO_CLASSES, _STRIDES[0], exact=False)
-
-
-def _cells(width: int, height: int, strides: Sequence[int]) -> int:
-    return sum(-(-width // s) * -(-height // s) for s in strides)
 
 
 def _written_by(metadata: Mapping[str, str]) -> Tuple[str, ...]:
@@ -379,10 +378,3 @@ def _class_names(metadata: Mapping[str, str], count: int) -> List[str]:
 
 def _guess_counted(names: Sequence[str]) -> Optional[str]:
     return next((c for c in _COUNTED if c in names), None)
-
-
-def _mistakes(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, m['loc'])) or 'recipe'}: {m['msg']}"
-        for m in error.errors(include_url=False)
-    )

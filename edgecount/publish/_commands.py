@@ -7,7 +7,7 @@ import structlog
 from pydantic import Field, ValidationError
 from typing_extensions import Annotated, Literal
 
-from edgecount.config import Name, Strict
+from edgecount.config import Name, Strict, mistakes
 from edgecount.errors import EdgecountError
 
 _MOST_BYTES = 4096
@@ -141,6 +141,4 @@ def _parse(model: Type[Command], payload: bytes) -> Union[Command, str]:
     try:
         return model.model_validate_json(payload, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        return f"{where}: {first['msg']}" if where else str(first["msg"])
+        return mistakes(error)[0]

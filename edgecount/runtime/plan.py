@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from edgecount import discovery
 from edgecount.capture._select import open_source
 from edgecount.capture.base import Source
-from edgecount.config import CameraSettings, ModelSettings, PlaceSettings, Settings
+from edgecount.config import CameraSettings, ModelSettings, PlaceSettings, Settings, mistakes
 from edgecount.errors import ConfigError
 from edgecount.infer import detector as detectors
 from edgecount.infer.detector import OnnxDetector
@@ -42,6 +42,11 @@ class CameraPlan:
     settings: CameraSettings
     source: Source
     tracker: Tracker
+
+    @property
+    def fps_target(self) -> float:
+        """Rate that the camera should hold; a limit below it is all that can be asked."""
+        return min(self.settings.fps, self.settings.max_fps or self.settings.fps)
 
 
 @dataclass(frozen=True)
@@ -142,10 +147,7 @@ def _validated(options: Any, data: Mapping[str, Any], where: str) -> BaseModel:
     try:
         checked: BaseModel = options.model_validate(data)
     except ValidationError as error:
-        mistakes = "; ".join(
-            f"{'.'.join(map(str, m['loc']))}: {m['msg']}" for m in error.errors(include_url=False)
-        )
-        raise ConfigError(f"{where}: tracker: {mistakes}") from None
+        raise ConfigError(f"{where}: {'; '.join(mistakes(error, 'tracker'))}") from None
     return checked
 
 

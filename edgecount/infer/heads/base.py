@@ -63,6 +63,11 @@ def cells(width: int, height: int, strides: Sequence[int]) -> List[Tuple[int, in
     return [(-(-width // s), -(-height // s), s) for s in strides]
 
 
+def cell_count(width: int, height: int, strides: Sequence[int]) -> int:
+    """Number of cells of all levels together."""
+    return sum(columns * rows for columns, rows, _ in cells(width, height, strides))
+
+
 def anchor_points(
     width: int, height: int, strides: Sequence[int], offset: float
 ) -> Tuple[Float32Array, Float32Array]:

@@ -16,7 +16,7 @@ from edgecount.infer.heads.base import (
     Head,
     HeadSpec,
     anchor_points,
-    cells,
+    cell_count,
     pick_class,
 )
 from edgecount.records import Float32Array
@@ -36,7 +36,7 @@ class _Ltrb:
         )
 
     def expected_shape(self, width: int, height: int) -> Tuple[int, ...]:
-        count = sum(c * r for c, r, _ in cells(width, height, self._spec.strides))
+        count = cell_count(width, height, self._spec.strides)
         return (4 + self._spec.classes, count)
 
     def decode(self, output: Float32Array, width: int, height: int, threshold: float) -> Candidates:

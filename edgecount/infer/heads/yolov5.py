@@ -12,7 +12,7 @@ from edgecount.infer.heads.base import (
     Candidates,
     Head,
     HeadSpec,
-    cells,
+    cell_count,
     center_to_corners,
     pick_class,
 )
@@ -32,7 +32,7 @@ class _Yolov5:
         self._columns = np.asarray(spec.wanted) + 5
 
     def expected_shape(self, width: int, height: int) -> Tuple[int, ...]:
-        count = sum(c * r for c, r, _ in cells(width, height, self._spec.strides))
+        count = cell_count(width, height, self._spec.strides)
         return (_ANCHORS_PER_CELL * count, 5 + self._spec.classes)
 
     def decode(

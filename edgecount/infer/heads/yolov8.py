@@ -12,7 +12,7 @@ from edgecount.infer.heads.base import (
     Candidates,
     Head,
     HeadSpec,
-    cells,
+    cell_count,
     center_to_corners,
     pick_class,
 )
@@ -30,7 +30,7 @@ class _Yolov8:
         self._rows = np.asarray(spec.wanted) + 4
 
     def expected_shape(self, width: int, height: int) -> Tuple[int, ...]:
-        count = sum(c * r for c, r, _ in cells(width, height, self._spec.strides))
+        count = cell_count(width, height, self._spec.strides)
         return (4 + self._spec.classes, count)
 
     def decode(

@@ -14,7 +14,7 @@ from edgecount.infer.heads.base import (
     Head,
     HeadSpec,
     anchor_points,
-    cells,
+    cell_count,
     center_to_corners,
     pick_class,
 )
@@ -38,7 +38,7 @@ class _Yolox:
         )
 
     def expected_shape(self, width: int, height: int) -> Tuple[int, ...]:
-        count = sum(c * r for c, r, _ in cells(width, height, self._spec.strides))
+        count = cell_count(width, height, self._spec.strides)
         return (count, 5 + self._spec.classes)
 
     def decode(self, output: Float32Array, width: int, height: int, threshold: float) -> Candidates:

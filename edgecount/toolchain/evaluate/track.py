@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edgecount import discovery
+from edgecount.config import mistakes
 from edgecount.errors import ConfigError, DatasetError, MissingExtraError
 from edgecount.records import Float32Array, Int64Array, Tracks
 from edgecount.toolchain.evaluate import motchallenge, simulated_detections
@@ -124,8 +125,7 @@ def named_tracker(name: str, options: Dict[str, str]) -> MakeTracker:
     try:
         checked = module.Options.model_validate(options)
     except ValidationError as error:
-        mistakes = "; ".join(f"{m['loc'][0]}: {m['msg']}" for m in error.errors())
-        raise ConfigError(f"tracker {name}: {mistakes}") from None
+        raise ConfigError(f"tracker {name}: {'; '.join(mistakes(error))}") from None
 
     def make(_: SequenceInfo) -> Tracker:
         tracker: Tracker = module.create(checked)
