@@ -51,7 +51,7 @@ def command(
     faulthandler.enable()  # a watchdog's SIGABRT then shows where every thread was
     display, show = _display()
     runner = Runner(load, duration=duration, annotate=annotate, show=show)
-    runner.handle_signals()
+    runner.handle_signals(reloadable=config is not None)
     with display:
         runner.run()
     if left_behind():

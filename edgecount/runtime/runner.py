@@ -66,8 +66,12 @@ class Runner:
         self._reload = True
         self._wake.set()
 
-    def handle_signals(self) -> None:
-        """SIGTERM and SIGINT stop, SIGHUP reloads."""
+    def handle_signals(self, *, reloadable: bool) -> None:
+        """SIGTERM and SIGINT stop; SIGHUP reloads, or stops where there is no file to read again.
+
+        A terminal that is closed sends SIGHUP, too: a run without a configuration would go
+        on unseen and keep the port.
+        """
 
         def stop(_number: int, _frame: Optional[FrameType]) -> None:
             self.stop()
@@ -77,7 +81,7 @@ class Runner:
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGHUP, reload)
+        signal.signal(signal.SIGHUP, reload if reloadable else stop)
 
     def run(self) -> None:
         """Run until stopped, until the duration is over, or until all files have ended.

@@ -287,3 +287,16 @@ def test_what_a_reload_removes_leaves_the_metrics(launch, clip, onnx):
     assert 'camera="door"' not in metrics
     assert 'place="hall"' not in metrics
     assert 'edgecount_occupancy{place="yard"}' in metrics
+
+
+def test_a_closed_terminal_ends_a_run_without_a_configuration(clip, onnx, tmp_path):
+    command = ["run", "--source", str(clip), "--model", str(onnx), "--realtime"]
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        process = subprocess.Popen([sys.executable, "-m", "edgecount", *command], stderr=out)
+    deadline = time.monotonic() + 20
+    while "camera_online" not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(5) == 0
