@@ -79,7 +79,17 @@ class ModelSettings(Strict):
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
         "auto", description="auto measures what is fastest within the recipe's budget."
     )
-    backend: Name = Field("auto", description="auto, or a backend's name: cpu.")
+    backend: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto", description="What runs the network; auto takes the fastest that is there."
+    )
+    fallback: bool = Field(
+        True, description="Whether the CPU counts when the accelerator cannot be used."
+    )
+    max_wait_ms: Annotated[float, Field(ge=0.0, le=100.0)] = Field(
+        2.0,
+        description="Longest that a frame waits for other cameras' to share a batch with, "
+        "milliseconds, where the backend takes several at once.",
+    )
     score_threshold: Optional[Fraction] = Field(
         None, description="Least score of a detection; the recipe's where not given."
     )

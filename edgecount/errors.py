@@ -46,6 +46,10 @@ class EngineError(EdgecountError):
     """The inference engine or the device failed."""
 
 
+class DeviceLostError(EngineError):
+    """The accelerator is gone or in a state that only a new context clears."""
+
+
 class PublishError(EdgecountError):
     """A message could not be handed to the broker.
 

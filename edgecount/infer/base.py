@@ -1,10 +1,53 @@
 """What turns frames into tracks, and the parts a CPU backend is made of."""
 
-from typing import List, Optional, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional, Sequence, Tuple
 
+from pydantic import BaseModel
 from typing_extensions import Protocol
 
-from edgecount.records import Detections, Frame, Tracked, UInt8Array
+from edgecount.config import ModelSettings, Point
+from edgecount.infer.recipe import Recipe
+from edgecount.records import Detections, Frame, StageTimer, Tracked, UInt8Array
+
+
+@dataclass(frozen=True)
+class CameraSpec:
+    """What a backend must know of a camera.
+
+    Attributes:
+        name: Name of the camera.
+        tracker_kind: File name of a tracker of ``edgecount/track``.
+        tracker_options: That tracker's validated ``Options``.
+        ignore: Polygons, normalised: detections whose anchor lies in one are dropped.
+    """
+
+    name: str
+    tracker_kind: str
+    tracker_options: BaseModel
+    ignore: Sequence[Sequence[Point]]
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """What a backend is made of.
+
+    Attributes:
+        settings: How the model is run.
+        path: The ONNX file.
+        recipe: Its recipe.
+        size: Width and height of the network's input, pixels.
+        cameras: All cameras that will send frames.
+        timer: Told how long the stages took.
+    """
+
+    settings: ModelSettings
+    path: Path
+    recipe: Recipe
+    size: Tuple[int, int]
+    cameras: Sequence[CameraSpec]
+    timer: StageTimer
 
 
 class Detector(Protocol):
@@ -29,16 +72,19 @@ class Backend(Protocol):
         name: For ``build_info`` and the status line, e.g. ``onnxruntime-cpu``.
         precision: ``fp32``, ``fp16`` or ``int8``.
         depth: Batches that may be in flight before ``submit`` waits.
+        max_batch: Frames that one batch may hold, each of another camera.
     """
 
     name: str
     precision: str
     depth: int
+    max_batch: int
 
     def submit(self, batch: Sequence[Frame]) -> None:
         """Start work on a batch (at most one frame a camera); waits while ``depth`` are in flight.
 
         Raises:
+            DeviceLostError: The device is gone: the backend must be closed and made anew.
             EngineError: The device failed.
         """
         ...
@@ -47,6 +93,7 @@ class Backend(Protocol):
         """The oldest batch's results, or None when none was ready within ``timeout`` seconds.
 
         Raises:
+            DeviceLostError: As above.
             EngineError: The batch failed; it is gone, later ones may succeed.
         """
         ...

@@ -27,6 +27,7 @@ class CpuBackend:
 
     name = "onnxruntime-cpu"
     precision = "fp32"
+    max_batch = 1  # pictures run side by side, each on its own core
 
     def __init__(
         self,
