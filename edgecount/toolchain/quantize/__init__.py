@@ -1,0 +1,1 @@
+"""Quantisation: calibration, Q/DQ models, mixed precision, and what they cost."""
