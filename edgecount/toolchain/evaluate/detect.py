@@ -12,7 +12,8 @@ from edgecount.config import ModelSettings
 from edgecount.errors import DatasetError
 from edgecount.infer import detector
 from edgecount.infer.onnxruntime import OrtNetwork
-from edgecount.records import BoolArray, Float32Array
+from edgecount.infer.recipe import Recipe
+from edgecount.records import BoolArray, Float32Array, UInt8Array
 from edgecount.toolchain.evaluate.average_precision import Found, Truth, average_precision
 from edgecount.toolchain.yolo_files import find_pairs, read_labels
 
@@ -63,6 +64,30 @@ class DetectionReport:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What a detector saw in a data set.
+
+    Attributes:
+        recipe: The detector's recipe; scores are calibrated by its temperature.
+        width, height: Size of the network's input, pixels.
+        pictures: The pictures, in order.
+        truths: What is in each of them, in pixels of the picture.
+        found: What was found there, best score first.
+        scales: Pixels of the input per pixel of each picture.
+        seconds: Time of all detector calls.
+    """
+
+    recipe: Recipe
+    width: int
+    height: int
+    pictures: List[Path]
+    truths: List[Truth]
+    found: List[Found]
+    scales: List[float]
+    seconds: float
+
+
 def evaluate(
     model: str,
     data: Path,
@@ -84,38 +109,67 @@ def evaluate(
         ModelError: The model cannot be loaded.
         DatasetError: The data cannot be read.
     """
+    seen = observe(model, data, size, splits, threads)
+    recipe = seen.recipe
+    precision, recall, by_size = _at_threshold(
+        seen.truths, seen.found, seen.scales, recipe.score_threshold
+    )
+    return DetectionReport(
+        model=recipe.name,
+        images=len(seen.pictures),
+        boxes=sum(len(t.boxes) for t in seen.truths),
+        width=seen.width,
+        height=seen.height,
+        threads=threads,
+        score_threshold=recipe.score_threshold,
+        precision=precision,
+        recall=recall,
+        ms_per_image=1e3 * seen.seconds / len(seen.pictures),
+        by_size=by_size,
+        **average_precision(seen.truths, seen.found),
+    )
+
+
+def observe(
+    model: str,
+    data: Path,
+    size: Optional[int] = None,
+    splits: Sequence[str] = (),
+    threads: int = 1,
+) -> Observed:
+    """Detect in every picture of a data set, down to the score ``LOWEST``.
+
+    Args and errors are those of :func:`evaluate`.
+    """
     settings = _settings(model, size)
     finder, recipe = detector.create(settings, lambda path: _open(path, threads))
-    width, height = settings.input_size or (recipe.input.width, recipe.input.height)
+    width, height = finder.size
     pairs = find_pairs(data, splits or None)
     truths, found, scales, seconds = [], [], [], 0.0
     for picture, labels in pairs:
-        image = cv2.imread(str(picture), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DatasetError(f"{picture} cannot be read as a picture")
+        image = read_picture(picture)
         truth = _truth(labels, image.shape[1], image.shape[0], len(recipe.classes))
         started = perf_counter()
-        (detections,) = finder.detect([np.asarray(image, np.uint8)])
+        (detections,) = finder.detect([image])
         seconds += perf_counter() - started
         truths.append(truth)
         kinds = detections.classes.astype(np.int64)
         found.append(Found(detections.boxes, detections.scores, kinds))
         scales.append(min(width / image.shape[1], height / image.shape[0]))
-    precision, recall, by_size = _at_threshold(truths, found, scales, recipe.score_threshold)
-    return DetectionReport(
-        model=recipe.name,
-        images=len(pairs),
-        boxes=sum(len(t.boxes) for t in truths),
-        width=width,
-        height=height,
-        threads=threads,
-        score_threshold=recipe.score_threshold,
-        precision=precision,
-        recall=recall,
-        ms_per_image=1e3 * seconds / len(pairs),
-        by_size=by_size,
-        **average_precision(truths, found),
-    )
+    pictures = [picture for picture, _ in pairs]
+    return Observed(recipe, width, height, pictures, truths, found, scales, seconds)
+
+
+def read_picture(path: Path) -> UInt8Array:
+    """A picture as (H, W, 3) uint8 BGR.
+
+    Raises:
+        DatasetError: It cannot be read.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DatasetError(f"{path} cannot be read as a picture")
+    return np.asarray(image, np.uint8)
 
 
 def _settings(model: str, size: Optional[int]) -> ModelSettings:
