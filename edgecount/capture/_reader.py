@@ -50,6 +50,8 @@ class Reader:
         hang_s: A call into the source that lasts longer is reported by ``hung``, seconds.
         beat: Called in each turn of the loop, also while the camera is away, at least
             every half second unless a call into the source hangs.
+        timer: Told how long each frame took, seconds: from its arrival to a picture for
+            a live camera, to read and decode for a file.
         on_change: Called from the reader's thread when the camera's connection changes
             or ends; must be quick.
         backoff: Waits between attempts.
@@ -65,6 +67,7 @@ class Reader:
         stale_s: float = 3.0,
         hang_s: float = 20.0,
         beat: Callable[[], None] = lambda: None,
+        timer: Callable[[float], None] = lambda _seconds: None,
         on_change: Callable[[], None] = lambda: None,
         backoff: Optional[Backoff] = None,
         clock: Optional[Clock] = None,
@@ -75,6 +78,7 @@ class Reader:
         self._stale_s = stale_s
         self._hang_s = hang_s
         self._beat = beat
+        self._timer = timer
         self._on_change = on_change
         self._backoff = backoff or Backoff()
         self._clock = clock or Clock()
@@ -212,6 +216,7 @@ class Reader:
         """Deliver frames until the end (true) or until the reader is stopped (false)."""
         while not self._stopping.is_set():
             self._beat()
+            began = self._clock.monotonic()
             with self._calling():
                 frame = self._source.read()
             if self._stopping.is_set():
@@ -219,6 +224,9 @@ class Reader:
             if frame is None:
                 return True
             self._note_frame()
+            # A live camera's read begins long before its frame: it waits for it.
+            since = frame.info.time if self._source.live else began
+            self._timer(max(0.0, self._clock.monotonic() - since))
             self._deliver(frame)
         return False
 

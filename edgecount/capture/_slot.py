@@ -2,7 +2,8 @@
 
 import threading
 from collections import deque
-from typing import Deque, List, Optional, Tuple
+from time import monotonic
+from typing import Container, Deque, List, Optional, Tuple
 
 from edgecount.records import Frame
 
@@ -40,19 +41,47 @@ class SlotGroup:
         Returns None when no frame came within ``timeout`` seconds, or after ``wake``.
         """
         with self._lock:
-            taken = self._pop()
+            taken = self._pop(())
             if taken is None and self._arrived.wait(timeout):
-                taken = self._pop()
+                taken = self._pop(())
             return taken
+
+    def take_batch(self, most: int, timeout: float, wait: float) -> List[Frame]:
+        """The next frames, each of another camera, cameras in turn.
+
+        Args:
+            most: Frames at most; there are no more than cameras.
+            timeout: Seconds to wait for the first.
+            wait: Seconds to wait for the others, from the first on.
+
+        Returns:
+            As many as came; none after ``timeout``, or after ``wake``.
+        """
+        first = self.take(timeout)
+        if first is None:
+            return []
+        batch = {first[0]: first[1]}
+        deadline = monotonic() + wait
+        with self._lock:
+            while len(batch) < min(most, len(self._slots)):
+                more = self._pop(batch)
+                if more is not None:
+                    batch[more[0]] = more[1]
+                elif not self._arrived.wait(max(0.0, deadline - monotonic())):
+                    break
+        return list(batch.values())
 
     def wake(self) -> None:
         """Let a waiting ``take`` return, so that it can look at the states again."""
         with self._lock:
             self._arrived.notify_all()
 
-    def _pop(self) -> Optional[Tuple[int, Frame]]:
+    def _pop(self, served: Container[int]) -> Optional[Tuple[int, Frame]]:
+        start = self._next
         for turn in range(len(self._slots)):
-            number = (self._next + turn) % len(self._slots)
+            number = (start + turn) % len(self._slots)
+            if number in served:
+                continue
             frame = self._slots[number].pop()
             if frame is not None:
                 self._next = number + 1

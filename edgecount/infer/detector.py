@@ -87,6 +87,11 @@ class OnnxDetector:
         self._buffers = threading.local()
         self._fitted: Dict[Tuple[int, int], Letterbox] = {}
 
+    @property
+    def size(self) -> Tuple[int, int]:
+        """Width and height of the network's input, pixels."""
+        return self._width, self._height
+
     def detect(self, images: Sequence[UInt8Array]) -> List[Detections]:
         """Detect in each picture, one after the other; see :class:`~.base.Detector`."""
         return [self._detect_one(image) for image in images]

@@ -3,12 +3,12 @@
 import threading
 from collections import deque
 from time import monotonic
-from typing import Callable, Deque, List, Optional, Tuple
+from typing import Callable, Deque, List, Tuple
 
 import structlog
 from typing_extensions import Protocol
 
-from edgecount.errors import EngineError
+from edgecount.errors import DeviceLostError, EngineError
 from edgecount.infer.base import Backend
 from edgecount.records import Frame, Tracked
 
@@ -25,7 +25,7 @@ class FrameGroup(Protocol):
     @property
     def taken(self) -> int: ...
 
-    def take(self, timeout: float) -> Optional[Tuple[int, Frame]]: ...
+    def take_batch(self, most: int, timeout: float, wait: float) -> List[Frame]: ...
 
 
 class BatcherHooks(Protocol):
@@ -59,6 +59,7 @@ class Batcher:
         *,
         dispatch_beat: Callable[[], None],
         collect_beat: Callable[[], None],
+        max_wait_s: float = 0.0,
     ) -> None:
         """Prepare the threads; ``start`` starts them.
 
@@ -68,10 +69,12 @@ class Batcher:
             hooks: Told what happens.
             dispatch_beat: Called at every turn of the dispatching loop.
             collect_beat: Likewise of the collecting loop.
+            max_wait_s: Longest that a frame waits for others to share a batch with.
         """
         self._frames = frames
         self._backend = backend
         self._hooks = hooks
+        self._max_wait_s = max_wait_s
         self._beats = (dispatch_beat, collect_beat)
         self._stop = threading.Event()
         self._submitted: Deque[Tuple[float, int]] = deque()
@@ -113,9 +116,11 @@ class Batcher:
     def _dispatch(self) -> None:
         while not self._stop.is_set():
             self._beats[0]()
-            taken = self._frames.take(_TURN_S)
-            if taken is not None:
-                self._submit([taken[1]])
+            most = self._backend.max_batch
+            wait = self._max_wait_s if most > 1 else 0.0
+            batch = self._frames.take_batch(most, _TURN_S, wait)
+            if batch:
+                self._submit(batch)
 
     def _submit(self, batch: List[Frame]) -> None:
         for frame in batch:
@@ -151,6 +156,6 @@ class Batcher:
             return  # the backend was closed under a frame that nobody waits for any more
         self._failures += 1
         self._hooks.lost(frames, error)
-        if self._failures >= _FAILURES_IN_A_ROW:
+        if isinstance(error, DeviceLostError) or self._failures >= _FAILURES_IN_A_ROW:
             self._stop.set()
             self._hooks.died(error)

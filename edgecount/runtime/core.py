@@ -1,7 +1,6 @@
 """The counting core: readers, backend, lanes. Everything that a reload builds anew."""
 
 import gc
-import os
 import threading
 from typing import Callable, ContextManager, Dict, List, Optional, Sequence
 
@@ -12,12 +11,11 @@ from edgecount.capture._health import PictureHealth
 from edgecount.capture._reader import Reader
 from edgecount.capture._slot import SlotGroup
 from edgecount.count.counter import CameraCounter
-from edgecount.count.masks import apply_masks
 from edgecount.errors import EngineError
-from edgecount.infer.cpu import CpuBackend
 from edgecount.observe.health import Health
 from edgecount.observe.metrics import CameraMetrics, Metrics
-from edgecount.records import CountEvent, Detections, Frame, FrameInfo, StageTimer, Tracked
+from edgecount.records import CountEvent, Frame, StageTimer, Tracked
+from edgecount.runtime.backends import choose
 from edgecount.runtime.batcher import Batcher
 from edgecount.runtime.pipeline import Lane
 from edgecount.runtime.plan import CameraPlan, Plan
@@ -101,19 +99,15 @@ class Core:
         self._counting = threading.Lock()
         self._slots = SlotGroup()
         self.units: Dict[str, CameraUnit] = {c.settings.name: self._unit(c) for c in plan.cameras}
-        self.backend = CpuBackend(
-            plan.model.detector,
-            {c.settings.name: c.tracker for c in plan.cameras},
-            workers=plan.settings.model.threads or os.cpu_count() or 1,
-            ignore=self._masked,
-            timer=self._timer,
-        )
+        chosen = choose(plan, self._timer)
+        self.backend, self.fallback = chosen.backend, chosen.fallback
         self._batcher = Batcher(
             self._slots,
             self.backend,
             self,
             dispatch_beat=health.stage("dispatch", _STAGE_LIMIT_S),
             collect_beat=health.stage("collect", _STAGE_LIMIT_S),
+            max_wait_s=plan.settings.model.max_wait_ms / 1e3,
         )
 
     def start(self) -> None:
@@ -197,6 +191,7 @@ class Core:
             slot,
             stale_s=settings.stale_s,
             beat=self._health.stage(f"capture-{settings.name}", _CAPTURE_LIMIT_S),
+            timer=lambda seconds: self._timer("capture", seconds),
         )
         counter = CameraCounter(
             settings.name, settings.lines, settings.zones, self.plan.model.recipe.anchor
@@ -208,11 +203,3 @@ class Core:
             [zone.name for zone in settings.zones],
         )
         return CameraUnit(camera, reader, Lane(settings.name, counter, self._clock), metrics)
-
-    def _masked(self, info: FrameInfo, detections: Detections) -> Detections:
-        polygons = self.units[info.camera].settings.ignore
-        if not polygons:
-            return detections
-        return apply_masks(
-            detections, polygons, info.width, info.height, self.plan.model.recipe.anchor
-        )

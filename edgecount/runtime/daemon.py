@@ -91,6 +91,7 @@ class Service:
             plan, metrics, self.health, time.monotonic, self._books.record, [*watchers, heat]
         )
         self._keepers = {n: _Keeper(u, self._books) for n, u in self._core.units.items()}
+        self._engine: Tuple[str, str] = ("", "")
         self._ready = False
         self._next_second = 0.0
         self._finished: Set[str] = set()
@@ -150,15 +151,17 @@ class Service:
         self._tell_ready()
         return not self._core.finished()
 
-    def stop(self, *, keep_ledger: bool = False) -> Optional[Ledger]:
+    def stop(self, *, keep_ledger: bool = False, because: Optional[str] = None) -> Optional[Ledger]:
         """Stop everything: last states published, ``offline``, files closed. At most 2 s.
 
         Args:
             keep_ledger: Leave the ledger open, and return it for the next service.
+            because: What went wrong, where the next service follows at once: the cameras
+                are said to be degraded, not offline.
         """
         self._core.stop()
         for name, keeper in self._keepers.items():
-            keeper.leave(self.health)
+            keeper.leave(self.health, because)
             # Or a camera that a reload takes out would be down in the metrics for ever.
             self._metrics.forget_camera(name)
         self._books.stop(keep_ledger=keep_ledger)
@@ -195,8 +198,12 @@ class Service:
 
     def warnings(self) -> Tuple[str, ...]:
         """What deserves attention about the whole service."""
-        reason = self._books.degraded
-        return (f"counts are kept in memory only: {reason}",) if reason else ()
+        found = []
+        if self._books.degraded:
+            found.append(f"counts are kept in memory only: {self._books.degraded}")
+        if self._core.fallback:
+            found.append(f"counting on {self.backend.name}: {self._core.fallback}")
+        return tuple(found)
 
     def broker(self) -> Optional[Tuple[bool, str]]:
         """Whether the broker is connected and why not; None without one."""
@@ -232,6 +239,7 @@ class Service:
         return mqtt.create(self.settings, self._books.ledger, handlers)
 
     def _each_second(self, snapshots: Sequence[Snapshot]) -> None:
+        self._say_engine()
         due = self._books.due()
         if due is not None:
             self.reset(due)
@@ -250,9 +258,7 @@ class Service:
 
     def _say_what_runs(self) -> None:
         backend, recipe = self._core.backend, self.plan.model.recipe
-        self._metrics.build(__version__, backend.name, backend.precision, recipe.name)
-        self._metrics.engine_fallback(False)
-        self.health.engine(True, f"{recipe.name} {backend.precision} on {backend.name}")
+        self._say_engine()
         _log.info(
             "started",
             version=__version__,
@@ -265,6 +271,18 @@ class Service:
         )
         for warning in self.plan.warnings:
             _log.warning("configuration_doubtful", reason=warning)
+
+    def _say_engine(self) -> None:
+        """Which engine counts; it may change while an engine is built in the background."""
+        backend, recipe = self._core.backend, self.plan.model.recipe
+        engine = (backend.name, backend.precision)
+        if engine == self._engine:
+            return
+        self._engine = engine
+        self._metrics.build(__version__, *engine, recipe.name)
+        self._metrics.engine_fallback(self._core.fallback is not None)
+        instead = f" instead of {self._core.fallback}" if self._core.fallback else ""
+        self.health.engine(True, f"{recipe.name} {backend.precision} on {backend.name}{instead}")
 
     def _tell_broker(self) -> None:
         broker = self.broker()
@@ -323,11 +341,12 @@ class _Keeper:
         self._publish(now, view)
         return snapshot
 
-    def leave(self, health: Health) -> None:
+    def leave(self, health: Health, because: Optional[str]) -> None:
         """The service stops: say the last counts, and that no more come."""
         snapshot = self.view().snapshot
-        health.camera(snapshot.camera, "offline", "the service stops")
-        self._books.publish(snapshot, "offline")
+        state: CameraState = "degraded" if because else "offline"
+        health.camera(snapshot.camera, state, because or "the service stops")
+        self._books.publish(snapshot, state)
 
     def view(self) -> CameraView:
         """The camera as it is now."""

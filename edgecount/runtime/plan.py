@@ -5,6 +5,7 @@ passes the check also starts.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,8 @@ from edgecount.capture.base import Source
 from edgecount.config import CameraSettings, ModelSettings, PlaceSettings, Settings, mistakes
 from edgecount.errors import ConfigError
 from edgecount.infer import detector as detectors
+from edgecount.infer import recipe as recipes
+from edgecount.infer.base import CameraSpec
 from edgecount.infer.detector import OnnxDetector
 from edgecount.infer.onnxruntime import open_network
 from edgecount.infer.recipe import Recipe, shipped
@@ -33,6 +36,7 @@ class Model:
     settings: ModelSettings
     detector: OnnxDetector
     recipe: Recipe
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class CameraPlan:
 
     settings: CameraSettings
     source: Source
-    tracker: Tracker
+    spec: CameraSpec
 
     @property
     def fps_target(self) -> float:
@@ -118,29 +122,43 @@ def make_tracker(options: Mapping[str, Any], recipe: Recipe, where: str) -> Trac
         ConfigError: There is no such tracker, or an option is wrong; ``where`` names the
             place in the configuration.
     """
+    kind, checked = tracker_options(options, recipe, where)
+    return tracker_of(kind, checked)
+
+
+def tracker_of(kind: str, options: BaseModel) -> Tracker:
+    """A new tracker with options that were checked."""
+    tracker: Tracker = discovery.load(TRACKERS_PACKAGE, kind, "tracker").create(options)
+    return tracker
+
+
+def tracker_options(
+    options: Mapping[str, Any], recipe: Recipe, where: str
+) -> Tuple[str, BaseModel]:
+    """The kind of tracker that ``options`` name and all its options, as :func:`make_tracker`."""
     given = dict(options)
     kind = given.pop("kind", DEFAULT_TRACKER)
     module = discovery.load(TRACKERS_PACKAGE, kind, f"{where}: tracker")
     thresholds = {"high": recipe.score_threshold, "low": recipe.low_threshold}
     known = module.Options.model_fields
     defaults = {k: v for k, v in thresholds.items() if k in known}
-    tracker: Tracker = module.create(_validated(module.Options, {**defaults, **given}, where))
-    return tracker
+    return kind, _validated(module.Options, {**defaults, **given}, where)
 
 
 def _model(settings: Settings, timer: StageTimer) -> Model:
     detector, recipe = detectors.create(settings.model, open_network, timer)
-    return Model(settings.model, detector, recipe)
+    path, _ = recipes.find(settings.model.name, settings.model.path)
+    return Model(settings.model, detector, recipe, path)
 
 
 def _camera(camera: CameraSettings, settings: Settings, recipe: Recipe) -> CameraPlan:
     threshold = settings.model.score_threshold
     asked = {} if threshold is None else {"high": threshold}
-    tracker = make_tracker(
+    kind, options = tracker_options(
         {**asked, **settings.tracker, **camera.tracker}, recipe, f"camera {camera.name!r}"
     )
     source = open_source(camera.name, camera.source, camera.capture, max_fps=camera.max_fps)
-    return CameraPlan(camera, source, tracker)
+    return CameraPlan(camera, source, CameraSpec(camera.name, kind, options, camera.ignore))
 
 
 def _validated(options: Any, data: Mapping[str, Any], where: str) -> BaseModel:

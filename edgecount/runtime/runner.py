@@ -3,21 +3,25 @@
 import signal
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from types import FrameType
-from typing import Callable, List, Optional
+from typing import Callable, Deque, List, Optional
 
 import structlog
 
 from edgecount.config import Settings
 from edgecount.count.ledger import Ledger
-from edgecount.errors import ConfigError, EdgecountError, SourceError
+from edgecount.errors import ConfigError, DeviceLostError, EdgecountError, SourceError
 from edgecount.observe.metrics import Metrics
 from edgecount.observe.telemetry.sampler import Sampler, sources
 from edgecount.runtime.annotate import AnnotatingWatcher
 from edgecount.runtime.daemon import TURN_S, Service
 from edgecount.runtime.plan import Plan, prepare
 from edgecount.runtime.systemd import Notifier
+
+_MOST_LOSSES = 3
+_LOSSES_WITHIN_S = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +52,7 @@ class Runner:
         self._annotate = annotate
         self._show = show
         self._notifier = notifier or Notifier.from_environ()
+        self._losses = Losses()
         self._wake = threading.Event()
         self._stop = False
         self._reload = False
@@ -112,7 +117,7 @@ class Runner:
 
     def _turn_until_done(self) -> None:
         began = time.monotonic()
-        while self._service.turn() and not self._stop:
+        while self._turn() and not self._stop:
             self._show(self._service)
             if self._duration is not None and time.monotonic() - began >= self._duration:
                 break
@@ -121,6 +126,20 @@ class Runner:
                 self._try_reload()
             self._wake.wait(TURN_S)
             self._wake.clear()
+
+    def _turn(self) -> bool:
+        """One turn of the service; one whose device was lost is replaced by a new one."""
+        try:
+            return self._service.turn()
+        except DeviceLostError as error:
+            if not self._losses.again(time.monotonic()):
+                raise
+            _log.exception("device_lost", reason=str(error))
+            self._notifier.status(f"the device was lost and is opened again: {error}")
+            old = self._service
+            ledger = old.stop(keep_ledger=True, because=f"the device was lost: {error}")
+            self._replace(prepare(old.settings, self._metrics.stage, old.plan.model), ledger)
+            return True
 
     def _try_reload(self) -> None:
         """Go on with the configuration as it is now, or as before where that is bad."""
@@ -168,6 +187,22 @@ class Runner:
             fps = camera.source.fps or camera.settings.max_fps or camera.settings.fps
             self._watcher = AnnotatingWatcher(self._annotate, camera.settings, fps)
         return [self._watcher]
+
+
+class Losses:
+    """Decides whether a lost device is worth another try.
+
+    What comes back twice and is lost again within the minute needs a new process, and
+    that is systemd's to give.
+    """
+
+    def __init__(self) -> None:
+        self._times: Deque[float] = deque(maxlen=_MOST_LOSSES)
+
+    def again(self, now: float) -> bool:
+        """Note a loss at ``now``, monotonic seconds; false for the third within a minute."""
+        self._times.append(now)
+        return len(self._times) < _MOST_LOSSES or now - self._times[0] > _LOSSES_WITHIN_S
 
 
 def _same_ledger(old: Settings, new: Settings) -> bool:

@@ -1,4 +1,5 @@
 import threading
+import time
 from typing import List
 
 from support.capture import frame
@@ -95,3 +96,27 @@ def test_a_cleared_slot_is_empty() -> None:
     slot.clear()
     assert len(slot) == 0
     assert slot.put(frame(1), 0.0)
+
+
+def test_a_batch_holds_one_frame_of_each_camera_in_turn() -> None:
+    group = SlotGroup()
+    first, second, third = (group.add(depth=3) for _ in range(3))
+    for slot, index in ((first, 0), (first, 1), (second, 10), (third, 20)):
+        assert slot.put(frame(index), 0.0)
+    assert [f.info.index for f in group.take_batch(2, 0.0, 0.0)] == [0, 10]
+    assert [f.info.index for f in group.take_batch(2, 0.0, 0.0)] == [20, 1]
+    assert group.take_batch(2, 0.0, 0.0) == []
+    assert group.taken == 4
+
+
+def test_a_batch_waits_for_other_cameras_only_so_long() -> None:
+    group = SlotGroup()
+    here, there = group.add(), group.add()
+    here.put(frame(1), 0.0)
+    late = threading.Timer(0.05, lambda: there.put(frame(2), 0.0))
+    late.start()
+    assert [f.info.index for f in group.take_batch(8, 1.0, 5.0)] == [1, 2]
+    here.put(frame(3), 0.0)
+    began = time.monotonic()
+    assert [f.info.index for f in group.take_batch(8, 1.0, 0.05)] == [3]
+    assert time.monotonic() - began < 1.0

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from typing import Deque, List, Optional, Sequence, Tuple
+from typing import Deque, List, Optional, Sequence
 
 import numpy as np
 import pytest
@@ -25,18 +25,18 @@ class Frames:
         self._left = deque(frame(i) for i in range(count))
         self.taken = 0
 
-    def take(self, timeout: float) -> Optional[Tuple[int, Frame]]:
+    def take_batch(self, most: int, timeout: float, wait: float) -> List[Frame]:
         if not self._left:
             time.sleep(min(timeout, 0.01))
-            return None
+            return []
         self.taken += 1
-        return 0, self._left.popleft()
+        return [self._left.popleft()]
 
 
 class ScriptedBackend:
     """Fails the batches whose index is in ``bad``; raises anything else that ``bug`` is."""
 
-    name, precision, depth = "scripted", "fp32", 2
+    name, precision, depth, max_batch = "scripted", "fp32", 2, 1
 
     def __init__(self, bad: Sequence[int] = (), bug: Optional[Exception] = None) -> None:
         self._bad = set(bad)

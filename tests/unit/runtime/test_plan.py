@@ -27,7 +27,8 @@ def test_a_good_plan_has_a_source_and_a_tracker_for_each_camera(onnx):
     cameras = [{"name": n, "source": f"{n}.avi"} for n in ("a", "b")]
     plan = prepare(settings(onnx, cameras=cameras), no_timer)
     assert [c.settings.name for c in plan.cameras] == ["a", "b"]
-    assert plan.cameras[0].tracker is not plan.cameras[1].tracker
+    assert [c.spec.name for c in plan.cameras] == ["a", "b"]
+    assert plan.cameras[0].spec.tracker_kind == "two_stage"
 
 
 def test_a_loaded_model_is_taken_over_only_when_the_settings_are_the_same(onnx):

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgecount.errors import EngineError
+from edgecount.errors import DeviceLostError, EngineError
 from edgecount.runtime import runner as module
 from edgecount.runtime.plan import default_settings
-from edgecount.runtime.runner import Runner
+from edgecount.runtime.runner import Losses, Runner
 from edgecount.runtime.systemd import Notifier
 
 
@@ -32,8 +32,8 @@ class ScriptedService:
             return True
         return step
 
-    def stop(self, *, keep_ledger=False):
-        self.calls.append("stop")
+    def stop(self, *, keep_ledger=False, because=None):
+        self.calls.append(f"stop because {because}" if because else "stop")
 
     def failures(self):
         return []
@@ -76,3 +76,30 @@ def test_a_failure_after_a_reload_stops_the_service_that_runs_and_no_other(monke
         run(old, new)
     assert old.calls == ["start", "stop"]
     assert new.calls == ["start", "stop"]
+
+
+def test_a_lost_device_is_opened_again_and_the_third_time_in_a_minute_is_for_systemd(run):
+    services = [ScriptedService([True, DeviceLostError("sticky")]) for _ in range(3)]
+    with pytest.raises(DeviceLostError, match="sticky"):
+        run(*services)
+    again = ["start", "stop because the device was lost: sticky"]
+    assert [s.calls for s in services] == [again, again, ["start", "stop"]]
+
+
+def test_a_device_that_is_lost_once_counts_on(run):
+    lost, well = ScriptedService([DeviceLostError("x")]), ScriptedService([True, False])
+    run(lost, well)
+    assert well.calls == ["start", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("times", "verdicts"),
+    [
+        ([0, 10, 59], [True, True, False]),
+        ([0, 10, 61], [True, True, True]),
+        ([0, 50, 100, 105], [True, True, True, False]),
+    ],
+)
+def test_losses_are_counted_within_a_minute(times, verdicts):
+    losses = Losses()
+    assert [losses.again(float(t)) for t in times] == verdicts
