@@ -207,4 +207,5 @@ class Losses:
 
 def _same_ledger(old: Settings, new: Settings) -> bool:
     """Whether a ledger that was opened for ``old`` serves ``new`` as well."""
-    return old.ledger == new.ledger and bool(old.mqtt) == bool(new.mqtt)
+    zones = [s.reset.timezone if s.reset else None for s in (old, new)]
+    return old.ledger == new.ledger and bool(old.mqtt) == bool(new.mqtt) and zones[0] == zones[1]

@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from edgecount.config import Settings
 from edgecount.errors import DeviceLostError, EngineError
 from edgecount.runtime import runner as module
 from edgecount.runtime.plan import default_settings
-from edgecount.runtime.runner import Losses, Runner
+from edgecount.runtime.runner import Losses, Runner, _same_ledger
 from edgecount.runtime.systemd import Notifier
 
 
@@ -103,3 +104,23 @@ def test_a_device_that_is_lost_once_counts_on(run):
 def test_losses_are_counted_within_a_minute(times, verdicts):
     losses = Losses()
     assert [losses.again(float(t)) for t in times] == verdicts
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"device": "hall"}, True),
+        ({"ledger": {"commit_ms": 500}}, False),
+        ({"mqtt": {"host": "broker"}}, False),
+        ({"reset": {"at": "05:00", "timezone": "Europe/Berlin"}}, True),
+        ({"reset": {"at": "04:00", "timezone": "Europe/Lisbon"}}, False),
+    ],
+)
+def test_a_ledger_goes_on_only_where_nothing_that_it_was_opened_with_changes(change, same):
+    before = {
+        "cameras": [{"name": "door", "source": "clip.avi"}],
+        "reset": {"at": "04:00", "timezone": "Europe/Berlin"},
+    }
+    old, new = (Settings.model_validate(d) for d in (before, {**before, **change}))
+    assert _same_ledger(old, new) is same
