@@ -526,6 +526,18 @@ def _text(returned: Sequence[Any]) -> str:
     return returned[1].decode() if known else "an error that this driver does not know"
 
 
+def properties(index: int = 0, calls: Optional[Any] = None) -> DeviceProperties:
+    """What device number ``index`` is; unlike :meth:`Device.open` makes no context on it.
+
+    Raises:
+        EngineError: There is no driver, or no such device.
+    """
+    calls = calls or _bindings.load()
+    check(calls, calls.cuInit(0), "starting CUDA")
+    handle = check(calls, calls.cuDeviceGet(index), f"opening CUDA device {index}")
+    return _properties(calls, handle, index)
+
+
 def _properties(calls: Any, handle: Any, index: int) -> DeviceProperties:
     def attribute(number: int) -> int:
         returned = calls.cuDeviceGetAttribute(calls.CUdevice_attribute(number), handle)
