@@ -1,5 +1,6 @@
 """How well a detector finds what is labelled: the very pipeline that counts, over a data set."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +18,7 @@ from edgecount.records import BoolArray, Float32Array, UInt8Array
 from edgecount.toolchain.evaluate.average_precision import Found, Truth, average_precision
 from edgecount.toolchain.yolo_files import find_pairs, read_labels
 
-LOWEST = 0.01  # scores below are not worth ranking
+LOWEST = 0.01  # raw scores below are not worth ranking
 MATCH = 0.3  # overlap at which a head counts as found
 SIZES = (0, 6, 8, 10, 12, 16, 24, 32, 64, 1000)  # sides of heads in pixels of the network's input
 
@@ -137,13 +138,14 @@ def observe(
     splits: Sequence[str] = (),
     threads: int = 1,
 ) -> Observed:
-    """Detect in every picture of a data set, down to the score ``LOWEST``.
+    """Detect in every picture of a data set, down to the raw score ``LOWEST``.
 
     Args and errors are those of :func:`evaluate`.
     """
     settings = _settings(model, size)
     finder, recipe = detector.create(settings, lambda path: _open(path, threads))
     width, height = finder.size
+    finder = _unselective(finder, recipe)
     pairs = find_pairs(data, splits or None)
     truths, found, scales, seconds = [], [], [], 0.0
     for picture, labels in pairs:
@@ -176,8 +178,16 @@ def _settings(model: str, size: Optional[int]) -> ModelSettings:
     asked = (size, size) if size else None
     path = Path(model)
     if path.exists():
-        return ModelSettings(path=path, score_threshold=LOWEST, input_size=asked)
-    return ModelSettings(name=model, score_threshold=LOWEST, input_size=asked)
+        return ModelSettings(path=path, input_size=asked)
+    return ModelSettings(name=model, input_size=asked)
+
+
+def _unselective(finder: detector.OnnxDetector, recipe: Recipe) -> detector.OnnxDetector:
+    """The same detector, which hands out every candidate of at least the raw score ``LOWEST``."""
+    logit = math.log(LOWEST / (1 - LOWEST))
+    lowest = 1 / (1 + math.exp(-logit / recipe.temperature))
+    thresholds = detector.Thresholds(lowest, recipe.nms_iou)
+    return detector.OnnxDetector(finder.network, recipe, size=finder.size, thresholds=thresholds)
 
 
 def _open(path: Path, threads: int) -> Tuple[OrtNetwork, Dict[str, str]]:

@@ -1,0 +1,68 @@
+"""``edgecount temperature``: make scores probabilities."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional, Tuple
+
+import click
+
+from edgecount.cli._options import json_option
+
+if TYPE_CHECKING:
+    from edgecount.toolchain.quantize.temperature import TemperatureReport
+
+
+@click.command()
+@click.option(
+    "--model", required=True, metavar="ONNX|NAME", help="ONNX file, model folder or shipped model."
+)
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder in YOLO format that the model was not trained on.",
+)
+@click.option("--split", "splits", multiple=True, help="Split folder to use (repeatable).")
+@click.option("--imgsz", type=click.IntRange(32), help="Side of the network's input.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--write",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="RECIPE",
+    help="Recipe file whose temperature is replaced.",
+)
+@json_option()
+def command(
+    model: str,
+    data: Path,
+    splits: Tuple[str, ...],
+    imgsz: Optional[int],
+    threads: int,
+    write: Optional[Path],
+    as_json: bool,
+) -> None:
+    """Fit the temperature that makes a detector's scores probabilities.
+
+    Thresholds of the recipe are thresholds of calibrated scores: look at them again after a
+    change of the temperature.
+    """
+    from edgecount.toolchain.quantize import temperature
+
+    report = temperature.measure(model, data, imgsz, splits, threads)
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        _show(report)
+    if write is not None:
+        temperature.write_into(write, report.temperature)
+        click.echo(f"wrote temperature {report.temperature:.3f} into {write}", err=True)
+
+
+def _show(report: "TemperatureReport") -> None:
+    click.echo(
+        f"{report.model}: temperature {report.temperature:.3f} "
+        f"(the recipe says {report.recipe_temperature:g}), from {report.detections} detections, "
+        f"{report.true} of them true"
+    )
+    for name, row in (("raw scores", report.before), ("calibrated (held out)", report.after)):
+        click.echo(f"{name:>22}: ECE {row.ece:.4f}  NLL {row.nll:.4f}")
