@@ -37,7 +37,7 @@ _EVENT_DISABLE_TIMING = 2
 _HOST_PORTABLE = 1
 _HOST_MAPPED = 2
 _HOST_WRITE_COMBINED = 4
-_CAPTURE_THREAD_LOCAL = 1
+_CAPTURE_RELAXED = 2
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _DEFAULT_SHARED = 48 * 1024
 
@@ -47,6 +47,14 @@ _INTEGRATED = 18
 _CAN_MAP = 19
 _MAJOR, _MINOR = 75, 76
 _SHARED_OPTIN = 97
+
+
+class Budget(Protocol):
+    """Decides about memory; see :class:`~.memory.MemoryBudget`."""
+
+    def reserve(self, size: int) -> None: ...
+
+    def give_back(self, size: int) -> None: ...
 
 
 class _Closable(Protocol):
@@ -96,6 +104,7 @@ class Device:
         self._handle = handle
         self._owned: Dict[int, _Closable] = {}
         self._closed = False
+        self._budget: Optional[Budget] = None
         self._context = self.check(calls.cuDevicePrimaryCtxRetain(handle), "opening the device")
         self.use()
 
@@ -126,6 +135,20 @@ class Device:
         """Device memory that nobody uses, of all processes; the board's on a Jetson."""
         free: int = self.check(self.calls.cuMemGetInfo(), "asking for free memory")[0]
         return free
+
+    def limit_memory(self, budget: "Budget") -> None:
+        """From now on ``budget`` is asked before memory is taken."""
+        self._budget = budget
+
+    def reserve(self, size: int) -> None:
+        """``size`` bytes of device memory are about to be taken. Raises EngineError."""
+        if self._budget is not None:
+            self._budget.reserve(size)
+
+    def give_back(self, size: int) -> None:
+        """``size`` bytes of device memory are free again."""
+        if self._budget is not None:
+            self._budget.give_back(size)
 
     def stream(self, priority: int = 0) -> "Stream":
         """A new stream that does not wait for the default stream."""
@@ -348,6 +371,7 @@ class DeviceBuffer:
     """Device memory; made by :meth:`Device.allocate`. ``pointer`` is its address."""
 
     def __init__(self, device: Device, size: int) -> None:
+        device.reserve(size)
         self._device = device
         self.size = size
         self.pointer = int(
@@ -359,6 +383,7 @@ class DeviceBuffer:
         if self.pointer:
             pointer, self.pointer = self.pointer, 0
             self._device.release(self, self._device.calls.cuMemFree(pointer))
+            self._device.give_back(self.size)
 
 
 class PinnedBuffer:
@@ -374,6 +399,8 @@ class PinnedBuffer:
     def __init__(self, device: Device, size: int, mapped: bool, write_combined: bool) -> None:
         flags = _HOST_PORTABLE | _HOST_MAPPED * mapped | _HOST_WRITE_COMBINED * write_combined
         calls = device.calls
+        if device.properties.integrated:
+            device.reserve(size)
         self._device = device
         self.size = size
         self.pointer = int(
@@ -395,6 +422,8 @@ class PinnedBuffer:
             pointer, self.pointer = self.pointer, 0
             self.array = np.zeros(0, np.uint8)
             self._device.release(self, self._device.calls.cuMemFreeHost(pointer))
+            if self._device.properties.integrated:
+                self._device.give_back(self.size)
 
 
 class Module:
@@ -467,7 +496,7 @@ class Graph:
     def __init__(self, device: Device, stream: Stream, work: Callable[[], None]) -> None:
         self._device = device
         calls = device.calls
-        mode = calls.CUstreamCaptureMode(_CAPTURE_THREAD_LOCAL)
+        mode = calls.CUstreamCaptureMode(_CAPTURE_RELAXED)
         device.check(calls.cuStreamBeginCapture(stream.raw, mode), "starting to capture a graph")
         try:
             work()

@@ -1,0 +1,83 @@
+"""One budget for all device memory: a hard limit, with names for what holds how much."""
+
+import contextlib
+from typing import Dict, Iterator
+
+from edgecount.errors import EngineError
+
+DEFAULT_SHARE = 0.7
+_MIB = 1024.0 * 1024.0
+
+
+class MemoryBudget:
+    """Counts the bytes that are taken and refuses what would exceed the limit.
+
+    Not safe from several threads: memory is taken while a backend is built, by one.
+    """
+
+    def __init__(self, total: int, share: float = DEFAULT_SHARE) -> None:
+        """A limit of ``share`` of ``total`` bytes."""
+        self.limit = int(total * share)
+        self._total = total
+        self._held: Dict[str, int] = {}
+        self._label = "other"
+        self._sealed = False
+
+    @property
+    def used(self) -> int:
+        """Bytes taken."""
+        return sum(self._held.values())
+
+    @property
+    def left(self) -> int:
+        """Bytes that may still be taken."""
+        return self.limit - self.used
+
+    def held(self) -> Dict[str, int]:
+        """Bytes by what they are for."""
+        return dict(self._held)
+
+    @contextlib.contextmanager
+    def labelled(self, what: str) -> Iterator[None]:
+        """What is reserved inside is for ``what``."""
+        before, self._label = self._label, what
+        try:
+            yield
+        finally:
+            self._label = before
+
+    def reserve(self, size: int) -> None:
+        """Take ``size`` bytes.
+
+        Raises:
+            EngineError: They are more than is left, or the budget is sealed.
+        """
+        if self._sealed:
+            raise EngineError(
+                f"{size:,} bytes of device memory were asked for while frames are processed; "
+                "everything must be taken at the start: please report this"
+            )
+        if size > self.left:
+            raise EngineError(self._refusal(size))
+        self._held[self._label] = self._held.get(self._label, 0) + size
+
+    def give_back(self, size: int) -> None:
+        """``size`` bytes, reserved under the present label or another, are free again."""
+        for label in (self._label, *self._held):
+            taken = min(size, self._held.get(label, 0))
+            if taken:
+                self._held[label] -= taken
+                size -= taken
+
+    def seal(self) -> None:
+        """Refuse everything from now on."""
+        self._sealed = True
+
+    def _refusal(self, size: int) -> str:
+        held = ", ".join(f"{what} {n / _MIB:.1f} MiB" for what, n in self._held.items() if n)
+        return (
+            f"device memory: {self._label} needs {size / _MIB:.1f} MiB, but only "
+            f"{self.left / _MIB:.1f} MiB of {self.limit / _MIB:.1f} MiB are left "
+            f"({self.limit / self._total:.0%} of the device's {self._total / _MIB:.1f} MiB; "
+            f"{held or 'nothing is taken yet'}): use a smaller input_size or fewer cameras"
+        )
