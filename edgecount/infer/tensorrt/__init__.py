@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: versions, engine cache, executor. Imports neither by itself."""
