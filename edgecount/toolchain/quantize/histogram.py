@@ -52,16 +52,22 @@ class Histogram:
 
 
 class Magnitudes:
-    """Counts the magnitudes of a tensor's values. Used from one thread."""
+    """Counts the magnitudes of a tensor's values. Used from one thread.
+
+    Attributes:
+        counts: (bins,) int64, of magnitudes below ``2 ** exponent``.
+        exponent: See ``counts``.
+        smallest: Smallest value so far; infinity before the first.
+        largest: Largest value so far; minus infinity before the first.
+    """
 
     def __init__(self, bins: int = BINS) -> None:
         """``bins``: a power of two."""
-        self._counts = np.zeros(bins, np.int64)
+        self.counts: Int64Array = np.zeros(bins, np.int64)
         self._log_bins = bins.bit_length() - 1
-        # All values are below 2 ** exponent.
-        self._exponent = _LEAST_EXPONENT
-        self._smallest = math.inf
-        self._largest = -math.inf
+        self.exponent = _LEAST_EXPONENT
+        self.smallest = math.inf
+        self.largest = -math.inf
 
     def add(self, values: Float32Array) -> None:
         """Count the values of an array of any shape.
@@ -74,8 +80,8 @@ class Magnitudes:
         smallest, largest = float(values.min()), float(values.max())  # NaN if any value is
         if not (math.isfinite(smallest) and math.isfinite(largest)):
             raise FloatingPointError("not all values are finite")
-        self._smallest = min(self._smallest, smallest)
-        self._largest = max(self._largest, largest)
+        self.smallest = min(self.smallest, smallest)
+        self.largest = max(self.largest, largest)
         self._reach(math.frexp(max(-smallest, largest))[1])
         flat = values.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
@@ -84,37 +90,37 @@ class Magnitudes:
 
     def merge(self, other: "Magnitudes") -> None:
         """Add what another one with as many bins has counted."""
-        self._smallest = min(self._smallest, other._smallest)
-        self._largest = max(self._largest, other._largest)
-        self._reach(other._exponent)
-        self._counts += _coarser(other._counts, self._exponent - other._exponent)
+        self.smallest = min(self.smallest, other.smallest)
+        self.largest = max(self.largest, other.largest)
+        self._reach(other.exponent)
+        self.counts += _coarser(other.counts, self.exponent - other.exponent)
 
     def histogram(self, tensor: str) -> Optional[Histogram]:
         """What was counted; None before the first value."""
-        if self._largest < self._smallest:
+        if self.largest < self.smallest:
             return None
-        used = np.flatnonzero(self._counts)[-1] + 1
+        used = np.flatnonzero(self.counts)[-1] + 1
         return Histogram(
             tensor=tensor,
-            counts=self._counts[:used].copy(),
-            width=math.ldexp(1.0, self._exponent - self._log_bins),
+            counts=self.counts[:used].copy(),
+            width=math.ldexp(1.0, self.exponent - self._log_bins),
             amax=0.0,
-            smallest=self._smallest,
-            largest=self._largest,
+            smallest=self.smallest,
+            largest=self.largest,
         )
 
     def _reach(self, exponent: int) -> None:
         """Widen the bins so that values below 2 ** exponent have one."""
-        if exponent > self._exponent:
-            self._counts = _coarser(self._counts, exponent - self._exponent)
-            self._exponent = exponent
+        if exponent > self.exponent:
+            self.counts = _coarser(self.counts, exponent - self.exponent)
+            self.exponent = exponent
 
     def _count(self, magnitudes: Float32Array) -> None:
         # Its bin is floor(value × bins ÷ end) in float64: exact, as both are powers of two.
-        end = math.ldexp(1.0, self._exponent)
-        bins = len(self._counts)
+        end = math.ldexp(1.0, self.exponent)
+        bins = len(self.counts)
         found = cv2.calcHist([magnitudes], [0], None, [bins], [0.0, end])
-        self._counts += found.reshape(-1).astype(np.int64)
+        self.counts += found.reshape(-1).astype(np.int64)
 
 
 def _coarser(counts: Int64Array, doublings: int) -> Int64Array:
