@@ -25,11 +25,12 @@ from numpy.typing import DTypeLike, NDArray
 
 _HERE = Path(__file__).resolve().parent
 PLUGINS = _HERE.parents[2] / "plugins"
-_FLAGS = (
-    "-std=c++17 -O2 -g -fPIC -shared -w -ffp-contract=off -fno-strict-aliasing "
-    # longjmp between stacks is what fibers do; the checks take it for an error.
-    "-U_FORTIFY_SOURCE -fno-stack-protector"
-).split()
+_FLAGS = [
+    *("-std=c++17", "-O2", "-g", "-fPIC", "-shared", "-w"),
+    *("-ffp-contract=off", "-fno-strict-aliasing"),
+    # longjmp between stacks is what fibers do; these checks take it for an error.
+    *("-U_FORTIFY_SOURCE", "-fno-stack-protector"),
+]
 Dimensions = Tuple[int, int, int]
 
 
