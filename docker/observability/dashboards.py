@@ -182,17 +182,14 @@ def device() -> Json:
                 ],
             ),
             series(
-                "Memory",
-                [
-                    (
-                        f'process_resident_memory_bytes{{job="edgecount", {DEVICE}}}',
-                        "edgecount",
-                    ),
-                    (
-                        f'edgecount_host_memory_bytes{{{DEVICE}, kind="available"}}',
-                        "host, available",
-                    ),
-                ],
+                # Not in one panel with the host's: a leak would be a flat line at its foot.
+                "Memory of edgecount",
+                [(f'process_resident_memory_bytes{{job="edgecount", {DEVICE}}}', "edgecount")],
+                unit="bytes",
+            ),
+            series(
+                "Memory of the host",
+                [(f'edgecount_host_memory_bytes{{{DEVICE}, kind="available"}}', "available")],
                 unit="bytes",
             ),
             series(

@@ -50,8 +50,8 @@ class Reader:
         hang_s: A call into the source that lasts longer is reported by ``hung``, seconds.
         beat: Called in each turn of the loop, also while the camera is away, at least
             every half second unless a call into the source hangs.
-        timer: Told how long each frame took, seconds: from its arrival to a picture for
-            a live camera, to read and decode for a file.
+        timer: Told how long each frame of a live camera took from its arrival until it
+            was a picture, seconds.
         on_change: Called from the reader's thread when the camera's connection changes
             or ends; must be quick.
         backoff: Waits between attempts.
@@ -216,7 +216,6 @@ class Reader:
         """Deliver frames until the end (true) or until the reader is stopped (false)."""
         while not self._stopping.is_set():
             self._beat()
-            began = self._clock.monotonic()
             with self._calling():
                 frame = self._source.read()
             if self._stopping.is_set():
@@ -224,9 +223,8 @@ class Reader:
             if frame is None:
                 return True
             self._note_frame()
-            # A live camera's read begins long before its frame: it waits for it.
-            since = frame.info.time if self._source.live else began
-            self._timer(max(0.0, self._clock.monotonic() - since))
+            if self._source.live:  # how long a file's read takes is a matter of its pace
+                self._timer(max(0.0, self._clock.monotonic() - frame.info.time))
             self._deliver(frame)
         return False
 

@@ -196,10 +196,8 @@ def test_an_unexpected_error_fails_the_camera_and_is_not_swallowed() -> None:
     assert source.closed >= 1
 
 
-@pytest.mark.parametrize(("live", "expected"), [(True, 0.5), (False, 2.0)])
-def test_a_live_frame_is_timed_from_its_arrival_and_a_file_from_its_read(
-    live: bool, expected: float
-) -> None:
+@pytest.mark.parametrize(("live", "expected"), [(True, [0.5]), (False, [])])
+def test_a_live_frame_is_timed_from_its_arrival(live: bool, expected: List[float]) -> None:
     clock, times = FakeClock(), []
     arrived = clock.monotonic() + 1.5
 
@@ -209,4 +207,4 @@ def test_a_live_frame_is_timed_from_its_arrival_and_a_file_from_its_read(
     source = ScriptedSource([read_slowly, frame(0, time=arrived), None], live=live)
     slot = SlotGroup().add(None if live else 3)
     run_to_the_end(make(source, slot, clock=clock, timer=times.append))
-    assert times == [pytest.approx(expected)]
+    assert times == pytest.approx(expected)
