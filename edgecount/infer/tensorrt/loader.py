@@ -1,0 +1,91 @@
+"""Load an engine file into a TensorRT module, or say in one sentence why that does not go."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping, Optional, Tuple
+
+from edgecount.errors import EngineError
+from edgecount.infer.tensorrt import flavours, journal, plan_file
+from edgecount.infer.tensorrt.versions import TensorRt
+
+
+@dataclass(frozen=True)
+class LoadedEngine:
+    """An engine in memory; it is freed with its last reference.
+
+    Attributes:
+        path: The file it came from.
+        label: Runtime and version, e.g. ``tensorrt 10.3``.
+        api: Its inputs and outputs, and the way to its contexts.
+        messages: What TensorRT said about it.
+        metadata: What a foreign exporter wrote before the plan.
+        precision: What the file says about itself; None where it says nothing.
+        needed: What must live as long as the engine; not every version of the bindings sees
+            to that.
+    """
+
+    path: Path
+    label: str
+    api: flavours.EngineApi
+    messages: journal.Journal
+    metadata: Mapping[str, str]
+    precision: Optional[str]
+    needed: Tuple[Any, ...]
+
+
+def load(path: Path, trt: TensorRt, *, share_memory: bool = True) -> LoadedEngine:
+    """Read an engine file and deserialise it.
+
+    Args:
+        path: The file, with or without Ultralytics' header.
+        trt: This machine's TensorRT.
+        share_memory: Whether contexts work in memory that the executor takes, where this
+            TensorRT can do so; else each has its own.
+
+    Raises:
+        ConfigError: The file cannot be read.
+        ModelError: It is no engine, or one that edgecount cannot run.
+        EngineError: This TensorRT or this device cannot run it; it must be built here.
+    """
+    file = plan_file.read(path)
+    messages = journal.Journal()
+    logger = journal.logger(trt.module, messages)
+    if trt.features.plugins:
+        trt.module.init_libnvinfer_plugins(logger, "")
+    engine, needed = _deserialise(trt, logger, messages, file)
+    return LoadedEngine(
+        path,
+        short_label(trt),
+        flavours.open_api(trt.module, engine, share_memory),
+        messages,
+        file.metadata,
+        file.declared_precision,
+        needed,
+    )
+
+
+def short_label(trt: TensorRt) -> str:
+    """Product and version as far as it is worth showing, e.g. ``tensorrt 10.3``."""
+    product = trt.version.product.replace("_", "-")
+    return f"{product} {'.'.join(str(n) for n in trt.version.numbers[:2])}"
+
+
+def _deserialise(
+    trt: TensorRt, logger: Any, messages: journal.Journal, file: plan_file.PlanFile
+) -> Tuple[Any, Tuple[Any, ...]]:
+    runtime = trt.module.Runtime(logger)
+    recorder = journal.recorder(trt.module, messages)
+    runtime.error_recorder = recorder
+    try:
+        engine = runtime.deserialize_cuda_engine(file.plan)
+    except RuntimeError as error:  # some versions raise where others return None
+        messages.add(0, str(error))
+        engine = None
+    if engine is None:
+        raise EngineError(
+            f"{trt.version.label} cannot load the engine {file.path}: {messages.take()}. An "
+            "engine runs on the TensorRT version and kind of GPU that it was built with only: "
+            "build it here with 'edgecount build'"
+        )
+    engine.error_recorder = recorder
+    return engine, (runtime, recorder, logger)
