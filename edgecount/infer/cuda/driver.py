@@ -27,7 +27,7 @@ Dimensions = Tuple[int, int, int]
 _NOT_READY = 600
 # Results after which every later call in the context fails alike (cuda.h: "the process must
 # be terminated and relaunched", "the context cannot be used"), or the device is gone.
-_LOST = frozenset(
+LOST = frozenset(
     {4, 46, 214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 999}
 )
 
@@ -546,7 +546,7 @@ def check(calls: Any, returned: Sequence[Any], doing: str) -> Any:
 
 def _error(calls: Any, result: Any, doing: str) -> EngineError:
     name, text = (_text(ask(result)) for ask in (calls.cuGetErrorName, calls.cuGetErrorString))
-    kind = DeviceLostError if int(result) in _LOST else EngineError
+    kind = DeviceLostError if int(result) in LOST else EngineError
     return kind(f"CUDA failed while {doing}: {text} ({name or int(result)})")
 
 

@@ -1,0 +1,326 @@
+"""Three streams and a ring of slots: frame n+1 is prepared while n infers and n−1 is tracked.
+
+Each slot has buffers of its own, so the only dependencies are those within a batch: infer
+waits for prepare, post for infer, both by events on the device. The host enqueues a batch
+and waits once for its result, when it is the oldest. A slot goes back into the ring after
+that wait; nothing of it can be under way then.
+
+The parts of a batch that are the same every time (network; NMS, tracker and the copy out)
+are recorded into CUDA graphs at the start, for each slot and batch size.
+"""
+
+import queue
+import threading
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import structlog
+from typing_extensions import Protocol
+
+from edgecount.errors import DeviceLostError, EngineError
+from edgecount.infer.cuda.driver import Device, Event, Graph, Stream
+from edgecount.infer.cuda.pictures import Found, Picture
+
+SLOTS = 3
+_WARM_UPS = 2
+# Prepare and post are short, and infer waits for one and latency for the other.
+_FIRST = -1
+
+_log = structlog.get_logger(__name__)
+
+
+class Streams:
+    """The three streams."""
+
+    def __init__(self, device: Device) -> None:
+        self.prepare = device.stream(_FIRST)
+        self.infer = device.stream()
+        self.post = device.stream(_FIRST)
+
+    def synchronize(self) -> None:
+        """Wait for all work; only at the start, at the end and after an error."""
+        for stream in (self.prepare, self.infer, self.post):
+            stream.synchronize()
+
+
+class SlotWork(Protocol):
+    """What is done in one slot, with its own buffers. Enqueues only; never waits.
+
+    ``infer`` and ``post`` must enqueue the same for the same ``batch`` every time.
+    """
+
+    def upload(self, stream: Stream, job: Sequence[Picture]) -> None:
+        """Bring the pictures and what belongs to them to the device."""
+        ...
+
+    def prepare(self, stream: Stream, batch: int) -> None:
+        """Make the network's input."""
+        ...
+
+    def infer(self, stream: Stream, batch: int) -> None:
+        """Run the network."""
+        ...
+
+    def post(self, stream: Stream, batch: int) -> None:
+        """Make results of its output and bring them to the host."""
+        ...
+
+    def results(self, job: Sequence[Picture]) -> List[Found]:
+        """Copy the results out of the slot; called when ``post`` is done."""
+        ...
+
+    def rehearse(self, batch: int) -> Sequence[Picture]:
+        """A job of which ``post`` keeps nothing, for the warm-up."""
+        ...
+
+
+class Times(NamedTuple):
+    """When a batch reached its stations, seconds since the pipeline was made, on the device."""
+
+    begun: float
+    uploaded: float
+    prepared: float
+    infer_begun: float
+    inferred: float
+    post_begun: float
+    finished: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A batch that is done.
+
+    Attributes:
+        job: As it was submitted.
+        results: One per item of ``job``.
+        times: Its stations on the device.
+        slot: Which slot it was in.
+        submitted: ``perf_counter`` when ``submit`` was entered.
+    """
+
+    job: Sequence[Picture]
+    results: List[Found]
+    times: Times
+    slot: int
+    submitted: float
+
+
+class _Events:
+    """A slot's events, in the order of :class:`Times`."""
+
+    def __init__(self, device: Device) -> None:
+        self.stations: List[Event] = [
+            device.event(timing=True, blocking=name == "finished") for name in Times._fields
+        ]
+        (
+            self.begun,
+            self.uploaded,
+            self.prepared,
+            self.infer_begun,
+            self.inferred,
+            self.post_begun,
+            self.finished,
+        ) = self.stations
+
+    def times(self, origin: Event) -> Times:
+        return Times(*(event.since(origin) for event in self.stations))
+
+
+class _Slot:
+    """A place in the ring: its work, events and recorded graphs."""
+
+    def __init__(self, number: int, work: SlotWork, device: Device) -> None:
+        self.number = number
+        self.work = work
+        self.events = _Events(device)
+        self._device = device
+        self._graphs: Dict[Tuple[str, int], Graph] = {}
+
+    def prepare(self, stream: Stream, job: Sequence[Picture]) -> None:
+        stream.record(self.events.begun)
+        self.work.upload(stream, job)
+        stream.record(self.events.uploaded)
+        self._do("prepare", self.work.prepare, stream, len(job))
+        stream.record(self.events.prepared)
+
+    def infer(self, stream: Stream, batch: int) -> None:
+        stream.wait(self.events.prepared)
+        stream.record(self.events.infer_begun)
+        self._do("infer", self.work.infer, stream, batch)
+        stream.record(self.events.inferred)
+
+    def post(self, stream: Stream, batch: int) -> None:
+        stream.wait(self.events.inferred)
+        stream.record(self.events.post_begun)
+        self._do("post", self.work.post, stream, batch)
+        stream.record(self.events.finished)
+
+    def record_graphs(self, streams: Streams, batch: int) -> None:
+        """Record the fixed parts. Raises EngineError where one cannot be recorded."""
+        for part, work, stream in (
+            ("infer", self.work.infer, streams.infer),
+            ("post", self.work.post, streams.post),
+        ):
+            self._graphs[part, batch] = self._device.graph(stream, _bound(work, stream, batch))
+
+    def forget_graphs(self) -> None:
+        for graph in self._graphs.values():
+            graph.close()
+        self._graphs.clear()
+
+    def _do(
+        self, part: str, work: Callable[[Stream, int], None], stream: Stream, batch: int
+    ) -> None:
+        graph = self._graphs.get((part, batch))
+        if graph is None:
+            work(stream, batch)
+        else:
+            graph.launch(stream)
+
+
+class _Flight(NamedTuple):
+    """A batch under way."""
+
+    slot: _Slot
+    job: Sequence[Picture]
+    began: float
+
+
+class Pipeline:
+    """Batches in, results out, in order.
+
+    ``submit`` and ``collect`` may be called from two threads, each from one at a time.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        streams: Streams,
+        make_work: Callable[[int], SlotWork],
+        *,
+        batches: Sequence[int],
+        slots: int = SLOTS,
+        graphs: bool = True,
+    ) -> None:
+        """Make the slots, run every batch size once, and record the graphs.
+
+        Args:
+            device: The device.
+            streams: Its streams; the network was made for ``streams.infer``.
+            make_work: Makes the work of a slot, by its number; allocates its buffers.
+            batches: Batch sizes that will come.
+            slots: Batches in flight at most, three or more to keep all streams busy.
+            graphs: Whether CUDA graphs are used where they can be.
+
+        Raises:
+            EngineError: Something does not run.
+        """
+        self.depth = slots
+        self.graphs = graphs
+        self._device = device
+        self._streams = streams
+        self._threads = threading.local()
+        self._origin = device.event(timing=True)
+        self._slots = [_Slot(n, make_work(n), device) for n in range(slots)]
+        self._free: queue.SimpleQueue[Optional[_Slot]] = queue.SimpleQueue()
+        self._in_flight: queue.SimpleQueue[_Flight] = queue.SimpleQueue()
+        self._closed = False
+        self._start(batches)
+        for slot in self._slots:
+            self._free.put(slot)
+
+    def submit(self, job: Sequence[Picture]) -> None:
+        """Enqueue a batch; waits while all slots are in flight.
+
+        Raises:
+            DeviceLostError: The device is gone.
+            EngineError: It could not be enqueued, or the pipeline is closed.
+        """
+        began = perf_counter()
+        self._enter()
+        slot = self._free.get()
+        if slot is None:
+            raise EngineError("the CUDA pipeline is closed")
+        try:
+            self._enqueue(slot, job)
+        except DeviceLostError:
+            raise
+        except EngineError:
+            self._streams.synchronize()  # what was enqueued of it still uses the slot
+            self._free.put(slot)
+            raise
+        self._in_flight.put(_Flight(slot, job, began))
+
+    def collect(self, timeout: float) -> Optional[Finished]:
+        """The oldest batch, or None where none was submitted within ``timeout`` seconds.
+
+        A batch that was submitted is waited for as long as it takes: a device that hangs is
+        the watchdog's to notice.
+
+        Raises:
+            DeviceLostError: The device is gone.
+            EngineError: The batch failed and is gone.
+        """
+        self._enter()
+        try:
+            flight = self._in_flight.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        slot = flight.slot
+        try:
+            slot.events.finished.synchronize()
+            results = slot.work.results(flight.job)
+            times = slot.events.times(self._origin)
+        finally:
+            self._free.put(slot)
+        return Finished(flight.job, results, times, slot.number, flight.began)
+
+    def close(self) -> None:
+        """Let a ``submit`` that waits fail; the device frees the rest. May be called twice."""
+        if not self._closed:
+            self._closed = True
+            self._free.put(None)
+
+    def _enqueue(self, slot: _Slot, job: Sequence[Picture]) -> None:
+        slot.prepare(self._streams.prepare, job)
+        slot.infer(self._streams.infer, len(job))
+        slot.post(self._streams.post, len(job))
+
+    def _start(self, batches: Sequence[int]) -> None:
+        self._streams.prepare.record(self._origin)
+        for slot in self._slots:
+            for batch in batches:
+                self._rehearse(slot, batch)
+        if self.graphs:
+            self._record(batches)
+
+    def _rehearse(self, slot: _Slot, batch: int) -> None:
+        """Run it all for once: libraries load, choose algorithms and take memory now."""
+        for _ in range(_WARM_UPS):
+            self._enqueue(slot, slot.work.rehearse(batch))
+            self._streams.synchronize()
+
+    def _record(self, batches: Sequence[int]) -> None:
+        try:
+            for slot in self._slots:
+                for batch in batches:
+                    slot.record_graphs(self._streams, batch)
+                    self._rehearse(slot, batch)
+        except DeviceLostError:
+            raise
+        except EngineError as error:
+            _log.warning("cuda_graphs_unusable", reason=str(error))
+            self.graphs = False
+            for slot in self._slots:
+                slot.forget_graphs()
+
+    def _enter(self) -> None:
+        """Make the device this thread's, once."""
+        if not getattr(self._threads, "entered", False):
+            self._device.use()
+            self._threads.entered = True
+
+
+def _bound(work: Callable[[Stream, int], None], stream: Stream, batch: int) -> Callable[[], None]:
+    return lambda: work(stream, batch)

@@ -1,0 +1,358 @@
+"""A CUDA driver that records what is enqueued and runs it as late as it may.
+
+``FakeCuda()`` has the functions of cuda-python's driver that ``edgecount.infer.cuda.driver``
+calls. Device memory is host memory. Work waits in its stream until the host waits for it,
+and then only what it depends on runs: a missing dependency gives wrong bytes, not luck.
+
+``before(a, b)`` tells whether one piece of work must be over when another starts, by stream
+order, events, and what the host had waited for when it enqueued it.
+"""
+
+# ruff: noqa: N802, N803 - the names are the driver's
+
+import ctypes
+import inspect
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
+
+_Returned = Tuple[Any, ...]
+_ATTRIBUTES = {16: 4, 18: 0, 19: 1, 75: 9, 76: 0, 97: 232448}
+_NAMES = {
+    2: b"CUDA_ERROR_OUT_OF_MEMORY",
+    700: b"CUDA_ERROR_ILLEGAL_ADDRESS",
+    900: b"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+}
+_TICK_MS = 0.125
+
+
+@dataclass
+class Work:
+    """One thing that was enqueued."""
+
+    number: int
+    stream: int
+    what: str
+    run: Callable[[], Any]
+    after: Set[int] = field(default_factory=set)
+    done: bool = False
+    at: float = 0.0
+
+
+class FakeCuda:
+    """The functions. ``fail`` maps the name of a function to the result it shall return."""
+
+    CUdevice_attribute = int
+    CUfunction_attribute = int
+    CUstreamCaptureMode = int
+
+    def __init__(self, *, integrated: bool = False, memory: int = 1 << 30) -> None:
+        self.work: List[Work] = []
+        self.calls: "Counter[str]" = Counter()  # noqa: UP037
+        self.fail: Dict[str, int] = {}
+        self.memory: Dict[int, Any] = {}
+        self.kernels: Dict[str, Callable[..., Any]] = {}
+        self._attributes = {**_ATTRIBUTES, 18: int(integrated)}
+        self._size = memory
+        self._handles = itertools.count(0x1000)
+        self._last: Dict[int, int] = {}  # stream → its newest work
+        self._pending: Dict[int, Set[int]] = {}  # stream → what its next work waits for
+        self._events: Dict[int, int] = {}  # event → the work that records it
+        self._known: Set[int] = set()  # what the host has waited for
+        self._captures: Dict[int, List[Tuple[str, Callable[[], Any]]]] = {}
+        self._graphs: Dict[int, List[Tuple[str, Callable[[], Any]]]] = {}
+        self._clock = 0.0
+
+    def __getattribute__(self, name: str) -> Any:
+        """Count calls, and let those fail that shall."""
+        found = object.__getattribute__(self, name)
+        if not name.startswith("cu") or name.startswith("cuGetError"):
+            return found
+        self.calls[name] += 1
+        result = self.fail.get(name)
+        return found if not result else (lambda *_: (result, 0, 0))
+
+    def before(self, first: Work, second: Work) -> bool:
+        """Whether ``first`` is certainly over when ``second`` starts."""
+        seen, todo = set(), [second.number]
+        while todo:
+            number = todo.pop()
+            if number == first.number:
+                return True
+            if number not in seen:
+                seen.add(number)
+                todo += self.work[number].after
+        return False
+
+    def find(self, what: str) -> List[Work]:
+        """All work of this name, in the order in which it was enqueued."""
+        return [w for w in self.work if w.what == what]
+
+    def enqueue(self, stream: int, what: str, run: Callable[[], Any] = lambda: None) -> None:
+        """What a library, or a test, enqueues on a stream."""
+        if stream in self._captures:
+            self._captures[stream].append((what, run))
+            return
+        after = {self._last[stream]} if stream in self._last else set()
+        after |= self._pending.pop(stream, set()) | self._known
+        work = Work(len(self.work), stream, what, run, after)
+        self.work.append(work)
+        self._last[stream] = work.number
+
+    def cuInit(self, Flags: int) -> _Returned:
+        return (0,)
+
+    def cuDriverGetVersion(self) -> _Returned:
+        return 0, 13000
+
+    def cuGetErrorName(self, error: int) -> _Returned:
+        return 0, _NAMES.get(error, b"CUDA_ERROR_OTHER")
+
+    def cuGetErrorString(self, error: int) -> _Returned:
+        return 0, b"as the test wants"
+
+    def cuDeviceGetCount(self) -> _Returned:
+        return 0, 1
+
+    def cuDeviceGet(self, ordinal: int) -> _Returned:
+        return 0, ordinal
+
+    def cuDeviceGetAttribute(self, attrib: int, dev: int) -> _Returned:
+        return 0, self._attributes[attrib]
+
+    def cuDeviceGetName(self, length: int, dev: int) -> _Returned:
+        return 0, b"Fake\0\0"
+
+    def cuDeviceTotalMem(self, dev: int) -> _Returned:
+        return 0, self._size
+
+    def cuDevicePrimaryCtxRetain(self, dev: int) -> _Returned:
+        return 0, next(self._handles)
+
+    def cuDevicePrimaryCtxRelease(self, dev: int) -> _Returned:
+        return (0,)
+
+    def cuDevicePrimaryCtxReset(self, dev: int) -> _Returned:
+        self.fail.clear()
+        return (0,)
+
+    def cuCtxSetCurrent(self, ctx: int) -> _Returned:
+        return (0,)
+
+    def cuMemGetInfo(self) -> _Returned:
+        return 0, self._size // 2, self._size
+
+    def cuMemAlloc(self, bytesize: int) -> _Returned:
+        memory = (ctypes.c_uint8 * bytesize)()
+        ctypes.memset(memory, 0xA5, bytesize)
+        self.memory[ctypes.addressof(memory)] = memory
+        return 0, ctypes.addressof(memory)
+
+    def cuMemHostAlloc(self, bytesize: int, Flags: int) -> _Returned:
+        return object.__getattribute__(self, "cuMemAlloc")(bytesize)  # type: ignore[no-any-return]
+
+    def cuMemHostGetDevicePointer(self, p: int, Flags: int) -> _Returned:
+        return 0, p
+
+    def cuMemFree(self, dptr: int) -> _Returned:
+        del self.memory[dptr]
+        return (0,)
+
+    def cuMemFreeHost(self, p: int) -> _Returned:
+        del self.memory[p]
+        return (0,)
+
+    def cuMemcpyHtoDAsync(
+        self,
+        dstDevice: int,
+        srcHost: int,
+        ByteCount: int,
+        hStream: int,
+    ) -> _Returned:
+        self.enqueue(hStream, "upload", lambda: ctypes.memmove(dstDevice, srcHost, ByteCount))
+        return (0,)
+
+    def cuMemcpyDtoHAsync(
+        self,
+        dstHost: int,
+        srcDevice: int,
+        ByteCount: int,
+        hStream: int,
+    ) -> _Returned:
+        self.enqueue(hStream, "download", lambda: ctypes.memmove(dstHost, srcDevice, ByteCount))
+        return (0,)
+
+    def cuMemcpyDtoDAsync(
+        self,
+        dstDevice: int,
+        srcDevice: int,
+        ByteCount: int,
+        hStream: int,
+    ) -> _Returned:
+        self.enqueue(hStream, "copy", lambda: ctypes.memmove(dstDevice, srcDevice, ByteCount))
+        return (0,)
+
+    def cuMemsetD8Async(
+        self,
+        dstDevice: int,
+        uc: int,
+        N: int,
+        hStream: int,
+    ) -> _Returned:
+        self.enqueue(hStream, "fill", lambda: ctypes.memset(dstDevice, uc, N))
+        return (0,)
+
+    def cuStreamCreateWithPriority(self, flags: int, priority: int) -> _Returned:
+        assert flags == 1, "a stream that waits for the default stream"
+        return 0, next(self._handles)
+
+    def cuStreamDestroy(self, hStream: int) -> _Returned:
+        return (0,)
+
+    def cuStreamSynchronize(self, hStream: int) -> _Returned:
+        if hStream in self._last:
+            self._reach(self._last[hStream])
+        return (0,)
+
+    def cuStreamWaitEvent(self, hStream: int, hEvent: int, Flags: int) -> _Returned:
+        if hEvent in self._events:
+            self._pending.setdefault(hStream, set()).add(self._events[hEvent])
+        return (0,)
+
+    def cuEventCreate(self, Flags: int) -> _Returned:
+        return 0, next(self._handles)
+
+    def cuEventRecord(self, hEvent: int, hStream: int) -> _Returned:
+        self.enqueue(hStream, "record")
+        self._events[hEvent] = self._last[hStream]
+        return (0,)
+
+    def cuEventQuery(self, hEvent: int) -> _Returned:
+        recorded = self._events.get(hEvent)
+        return (0,) if recorded is None or self.work[recorded].done else (600,)
+
+    def cuEventSynchronize(self, hEvent: int) -> _Returned:
+        if hEvent in self._events:
+            self._reach(self._events[hEvent])
+        return (0,)
+
+    def cuEventElapsedTime(self, hStart: int, hEnd: int) -> _Returned:
+        start, end = (self.work[self._events[e]] for e in (hStart, hEnd))
+        return (0, end.at - start.at) if start.done and end.done else (600, 0.0)
+
+    def cuEventDestroy(self, hEvent: int) -> _Returned:
+        return (0,)
+
+    def cuModuleLoadData(self, image: bytes) -> _Returned:
+        return 0, next(self._handles)
+
+    def cuModuleUnload(self, hmod: int) -> _Returned:
+        return (0,)
+
+    def cuModuleGetFunction(self, hmod: int, name: bytes) -> _Returned:
+        return 0, name.decode()
+
+    def cuFuncSetAttribute(self, hfunc: str, attrib: int, value: int) -> _Returned:
+        return (0,)
+
+    def cuLaunchKernel(
+        self,
+        f: str,
+        gridDimX: int,
+        gridDimY: int,
+        gridDimZ: int,
+        blockDimX: int,
+        blockDimY: int,
+        blockDimZ: int,
+        sharedMemBytes: int,
+        hStream: int,
+        kernelParams: int,
+        extra: int,
+    ) -> _Returned:
+        run = self.kernels.get(f)
+        shape = ((gridDimX, gridDimY, gridDimZ), (blockDimX, blockDimY, blockDimZ))
+        # The real driver copies the arguments before it returns.
+        bound = run(shape, sharedMemBytes, kernelParams) if run else lambda: None
+        self.enqueue(hStream, f, bound)
+        return (0,)
+
+    def cuLaunchCooperativeKernel(
+        self,
+        f: str,
+        gridDimX: int,
+        gridDimY: int,
+        gridDimZ: int,
+        blockDimX: int,
+        blockDimY: int,
+        blockDimZ: int,
+        sharedMemBytes: int,
+        hStream: int,
+        kernelParams: int,
+    ) -> _Returned:
+        self.enqueue(hStream, f)
+        return (0,)
+
+    def cuStreamBeginCapture(self, hStream: int, mode: int) -> _Returned:
+        self._captures[hStream] = []
+        return (0,)
+
+    def cuStreamEndCapture(self, hStream: int) -> _Returned:
+        handle = next(self._handles)
+        self._graphs[handle] = self._captures.pop(hStream)
+        return 0, handle
+
+    def cuGraphInstantiate(self, hGraph: int, flags: int) -> _Returned:
+        handle = next(self._handles)
+        self._graphs[handle] = self._graphs[hGraph]
+        return 0, handle
+
+    def cuGraphDestroy(self, hGraph: int) -> _Returned:
+        del self._graphs[hGraph]
+        return (0,)
+
+    def cuGraphExecDestroy(self, hGraphExec: int) -> _Returned:
+        del self._graphs[hGraphExec]
+        return (0,)
+
+    def cuGraphLaunch(self, hGraphExec: int, hStream: int) -> _Returned:
+        for what, run in self._graphs[hGraphExec]:
+            self.enqueue(hStream, what, run)
+        return (0,)
+
+    def _reach(self, number: int) -> None:
+        """Run what ``number`` depends on, and it; the host knows then that all that is over."""
+        needed, todo = set(), [number]
+        while todo:
+            n = todo.pop()
+            if n not in needed and not self.work[n].done:
+                needed.add(n)
+                todo += self.work[n].after
+        for n in sorted(needed):  # work depends on older work only
+            self._run(self.work[n])
+        self._known = {number}
+
+    def _run(self, work: Work) -> None:
+        work.run()
+        work.done = True
+        self._clock += _TICK_MS
+        work.at = self._clock
+
+
+def allocations(calls: "Counter[str]") -> int:
+    """How often memory, device or pinned, was taken."""
+    return calls["cuMemAlloc"] + calls["cuMemHostAlloc"]
+
+
+def host_waits(calls: "Counter[str]") -> Sequence[Tuple[str, int]]:
+    """What the host waited for, with counts."""
+    kinds = ("cuEventSynchronize", "cuStreamSynchronize", "cuCtxSynchronize")
+    return [(kind, calls[kind]) for kind in kinds if calls[kind]]
+
+
+def parameters_of(function: Any) -> Optional[List[str]]:
+    """Names of the parameters of a function or method; None where it does not say."""
+    try:
+        return [p for p in inspect.signature(function).parameters if p != "self"]
+    except (TypeError, ValueError):
+        return None
