@@ -9,7 +9,6 @@ the last good engine in place, and at worst a file ending in ``.part`` that the 
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
@@ -146,21 +145,27 @@ class Slot:
         _write(self.folder / _INDEX, (index.model_dump_json() + "\n").encode())
 
     @contextlib.contextmanager
-    def lock(self, wait: bool = True) -> Iterator[bool]:
-        """Keep other processes from writing here; yields whether it was got.
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from writing here, for the moment of a publication."""
+        with _locked(self.folder / ".lock"):
+            yield
 
-        The kernel releases it when the process ends, however it ends.
+    @contextlib.contextmanager
+    def building(self) -> Iterator[None]:
+        """Wait until nobody else builds for this slot, so that nothing is built twice.
+
+        Raises:
+            EngineError: The folder cannot be written.
         """
-        _make(self.folder)
-        with (self.folder / ".lock").open("w") as file:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                stack.enter_context(_locked(self.folder / ".building"))
             except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise
-                yield False
-            else:
-                yield True
+                raise EngineError(
+                    f"cannot write in {self.folder}: {error.strerror or error}; give it to this "
+                    "user, or set EDGECOUNT_CACHE to another folder"
+                ) from error
+            yield
 
 
 class EngineCache:
@@ -195,7 +200,7 @@ class EngineCache:
         if exact is not None and key.digest in (index.current, index.previous):
             return Lookup(exact, None)
         if current is None:
-            return Lookup(None, f"no engine of {key.model} {slot.name} is built: building")
+            return Lookup(None, f"{key.model} {slot.name} has no engine yet: building")
         usable = current if manifests.loadable(current.manifest.key, key) else None
         return Lookup(usable, _sentence(current.manifest, key))
 
@@ -221,6 +226,15 @@ class EngineCache:
                 "one stays in use"
             ) from error
         return Entry(slot.folder / f"{digest}{_ENGINE}", manifest)
+
+    def use(self, entry: Entry) -> Entry:
+        """Make an engine that is there the current one."""
+        slot, digest = self.slot(entry.manifest.key), entry.manifest.key.digest
+        with slot.lock():
+            index = slot.index()
+            if index.current != digest:
+                slot.write_index(Index(current=digest, previous=index.current))
+        return entry
 
     def release(self, key: BuildKey) -> None:
         """Let a held engine go: the next lookup wants what the key says again."""
@@ -260,6 +274,15 @@ def _sweep(folder: Path, keep: Set[Optional[str]]) -> None:
         old = path.suffix in (_ENGINE, _MANIFEST) and path.name != _INDEX and path.stem not in keep
         if old or path.suffix == _PART:
             path.unlink()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the kernel releases when the process ends, however it ends."""
+    _make(path.parent)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _make(folder: Path) -> None:

@@ -26,6 +26,9 @@ Capability = Tuple[int, int]
 PRODUCTS = ("tensorrt", "tensorrt_rtx")
 OLDEST = (8, 2)
 _LABELS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+# Newest ONNX opset that the parser of a version reads, by its operators.md; from 10 on newer
+# than any exporter's default.
+_OPSETS = (((8, 5), 13), ((9, 0), 17), ((10, 0), 19))
 # Known to miss kernels for these GPUs of boards, or not to run on boards at all.
 _NO_SM87 = ((10, 13), (10, 14))
 _NO_JETSON = ((11, 0), (11, 4, 1))
@@ -178,6 +181,13 @@ def find(
         return TensorRt(module, version, features_of(version))
     names = " or ".join(_LABELS[p] for p in tried)
     raise EngineError("; ".join(reasons) or f"this Python has no {names}: {_HINT}")
+
+
+def newest_opset(version: Version) -> Optional[int]:
+    """The newest ONNX opset that a version reads, None where that is no limit in practice."""
+    if version.product == "tensorrt_rtx":
+        return None
+    return next((opset for before, opset in _OPSETS if version.numbers < before), None)
 
 
 def has_int8(capability: Capability) -> bool:

@@ -1,0 +1,145 @@
+"""``edgecount build``: an ONNX file as an engine of this machine's TensorRT."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional, Union
+
+import click
+
+from edgecount.cli._options import json_option
+
+if TYPE_CHECKING:
+    from edgecount.toolchain.build.builder import Built
+    from edgecount.toolchain.build.progress import BarProgress, LineProgress
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+class _Size(click.ParamType):
+    name = "size"
+
+    def convert(
+        self,
+        value: Union[str, int],
+        param: Optional[click.Parameter],
+        ctx: Optional[click.Context],
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMG]?)(?:i?B)?", value, re.IGNORECASE)
+        if found is None:
+            self.fail(f"{value!r} is no size: write 512MiB or 2GiB", param, ctx)
+        return int(float(found.group(1)) * _UNITS[found.group(2).upper()])
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "fp16", "int8"]),
+    default="auto",
+    show_default=True,
+    help="auto: INT8 where the GPU has units for it and the model a quantised file, else FP16.",
+)
+@click.option("--min", "least", metavar="1x3xHxW", help="Least input shape.")
+@click.option("--opt", "usual", metavar="1x3xHxW", help="Usual input shape; the recipe's.")
+@click.option("--max", "most", metavar="BxCxHxW", help="Greatest input shape.")
+@click.option(
+    "--workspace",
+    type=_Size(),
+    default="2GiB",
+    show_default=True,
+    help="Most scratch memory of the build and of the engine.",
+)
+@click.option(
+    "--runtime", type=click.Choice(["tensorrt", "tensorrt_rtx"]), help="Where both are there."
+)
+@click.option("--dla", is_flag=True, help="Run layers on the board's DLA where they can.")
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Calibration table: let TensorRT quantise the FP32 file by itself (TensorRT up to 10).",
+)
+@click.option("--force", is_flag=True, help="Build also where the engine is there already.")
+@json_option()
+def command(
+    model: str,
+    precision: str,
+    least: Optional[str],
+    usual: Optional[str],
+    most: Optional[str],
+    workspace: int,
+    runtime: Optional[str],
+    dla: bool,
+    calibration: Optional[Path],
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Build MODEL (a shipped model's name, an ONNX file or a model folder) for this device.
+
+    An engine that was built before from the same files with the same software for the same
+    GPU is used again. The engine before it is kept: edgecount model rollback.
+    """
+    from edgecount.toolchain.build import extras
+
+    extras.require_onnx()
+    from edgecount.infer.tensorrt import device, profile, versions
+    from edgecount.infer.tensorrt.cache import EngineCache, cache_folder
+    from edgecount.toolchain.build.builder import build
+    from edgecount.toolchain.build.request import BuildRequest
+
+    shapes = tuple(profile.parse(s) if s else None for s in (least, usual, most))
+    request = BuildRequest(
+        model=model,
+        precision=precision,  # type: ignore[arg-type]
+        shapes=shapes,  # type: ignore[arg-type]
+        workspace=workspace,
+        dla=dla,
+        calibration=calibration,
+    )
+    cache = EngineCache(cache_folder(os.environ))
+    with _progress() as progress:
+        built = build(request, versions.find(runtime), device.look(), cache, progress, force=force)
+    click.echo(_json(built) if as_json else _text(built))
+
+
+def _progress() -> "Union[BarProgress, LineProgress]":
+    """Bars at a terminal, else lines; on stderr either way."""
+    from rich.console import Console
+
+    from edgecount.toolchain.build.progress import BarProgress, LineProgress
+
+    if sys.stderr.isatty():
+        return BarProgress(Console(stderr=True))
+    return LineProgress(lambda text: click.echo(text, err=True))
+
+
+def _json(built: "Built") -> str:
+    manifest = built.entry.manifest
+    return json.dumps(
+        {
+            "engine": str(built.entry.engine),
+            "reused": built.reused,
+            "reason": built.reason,
+            "notes": list(built.notes),
+            "precisions": manifest.precisions(),
+            "manifest": manifest.model_dump(mode="json"),
+        },
+        indent=2,
+        ensure_ascii=False,
+    )
+
+
+def _text(built: "Built") -> str:
+    manifest = built.entry.manifest
+    key = manifest.key
+    counts = ", ".join(f"{n} {name}" for name, n in manifest.precisions().items())
+    verb = "already built" if built.reused else f"built in {manifest.build_seconds:.1f} s"
+    kind = "layers" if manifest.layers_of == "engine" else "layers before fusion"
+    return (
+        f"{built.entry.engine}\n{key.model} {key.precision} {key.profile.text} for "
+        f"{key.version.label}, {verb}, {manifest.engine_bytes / 2**20:.1f} MiB; {kind}: {counts}"
+    )

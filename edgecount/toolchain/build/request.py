@@ -1,0 +1,179 @@
+"""From what is asked for to one well-defined build."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, List, Optional, Tuple
+
+from typing_extensions import Literal
+
+from edgecount.errors import ConfigError, EngineError, ModelError
+from edgecount.infer import recipe as recipes
+from edgecount.infer.recipe import Recipe
+from edgecount.infer.tensorrt import profile as profiles
+from edgecount.infer.tensorrt.device import DeviceFacts
+from edgecount.infer.tensorrt.manifest import BuildKey, Precision, key_for
+from edgecount.infer.tensorrt.profile import Profile, Shape
+from edgecount.infer.tensorrt.versions import TensorRt, has_int8, refusal
+from edgecount.toolchain.build import onnx_file
+from edgecount.toolchain.build.onnx_file import OnnxFile
+
+_GIB = 2**30
+DEFAULT_WORKSPACE = 2 * _GIB
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What the user asks for.
+
+    Attributes:
+        model: Name of a shipped model, an ONNX file, or a model folder.
+        precision: ``auto`` takes INT8 where the board has units for it and the model a
+            quantised file, else FP16.
+        shapes: --min, --opt and --max; None where not given.
+        workspace: Most scratch memory, bytes.
+        dla: Whether layers run on the DLA where they can.
+        calibration: A calibration table for an implicit INT8 build (TensorRT ≤ 10) of the
+            FP32 file.
+    """
+
+    model: str
+    precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
+    shapes: Tuple[Optional[Shape], Optional[Shape], Optional[Shape]] = (None, None, None)
+    workspace: int = DEFAULT_WORKSPACE
+    dla: bool = False
+    calibration: Optional[Path] = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One well-defined build.
+
+    Attributes:
+        file: The ONNX file that is built.
+        recipe: Its recipe.
+        precision: Of the engine.
+        strongly_typed: Whether precisions are those of the file.
+        profile: Shapes of the input.
+        request: What was asked for.
+        key: Of the engine.
+        notes: What the user should know, a sentence each.
+    """
+
+    file: OnnxFile
+    recipe: Recipe
+    precision: Precision
+    strongly_typed: bool
+    profile: Profile
+    request: BuildRequest
+    key: BuildKey
+    notes: Tuple[str, ...]
+
+
+def plan(request: BuildRequest, trt: TensorRt, device: DeviceFacts) -> Plan:
+    """Decide everything that can be decided without TensorRT's builder.
+
+    Raises:
+        ConfigError: The request contradicts itself, or names no model.
+        ModelError: The file cannot be built.
+        EngineError: This TensorRT has no kernels for this GPU.
+    """
+    refused = refusal(trt.version, device.capability, device.jetson)
+    if refused:
+        raise EngineError(refused)
+    path, recipe = _find(request.model)
+    precision, note = _precision(request, path, device)
+    file = onnx_file.read(_variant(path, precision, request, trt))
+    recipe = recipe or _own_recipe(file)
+    profile = profiles.choose(file.input_shape, recipe, request.shapes)
+    _check(file, precision, request)
+    key = key_for(
+        file.path,
+        recipe,
+        trt.version,
+        device,
+        precision=precision,
+        profile=profile,
+        workspace=request.workspace,
+        dla=request.dla,
+        calibration=request.calibration,
+    )
+    strong = trt.features.strongly_typed and request.calibration is None
+    return Plan(file, recipe, precision, strong, profile, request, key, _notes(file, device, note))
+
+
+def quantised_file(path: Path) -> Path:
+    """Where the INT8 file of an FP32 file lies: ``head-n.int8.onnx`` beside ``head-n.onnx``."""
+    return path if path.name.endswith(".int8.onnx") else path.with_name(f"{path.stem}.int8.onnx")
+
+
+def _find(model: str) -> Tuple[Path, Optional[Recipe]]:
+    if model in recipes.shipped():
+        return recipes.find(model, None)
+    path = Path(model)
+    looks_like_a_path = path.exists() or path.suffix or len(path.parts) > 1
+    return recipes.find(None, path) if looks_like_a_path else recipes.find(model, None)
+
+
+def _precision(
+    request: BuildRequest, path: Path, device: DeviceFacts
+) -> Tuple[Precision, Optional[str]]:
+    """The precision to build, and why it is another than was asked for."""
+    units = device.capability is None or has_int8(device.capability)
+    if request.precision == "int8" and not units:
+        return "fp16", f"{device.name} (SM {device.sm}) has no INT8 units: building FP16 instead"
+    if request.precision != "auto":
+        return request.precision, None
+    quantised = quantised_file(path).is_file() or request.calibration is not None
+    return ("int8" if units and quantised else "fp16"), None
+
+
+def _variant(path: Path, precision: Precision, request: BuildRequest, trt: TensorRt) -> Path:
+    """The file that holds this precision."""
+    if precision != "int8":
+        plain = path.with_name(path.name.replace(".int8.onnx", ".onnx"))
+        return plain if plain.is_file() else path
+    if request.calibration is not None:
+        if not trt.features.weakly_typed:
+            raise ConfigError(
+                f"{trt.version.label} has no calibrators any more: write the scales into the file "
+                "with  edgecount quantize, and build without --calibration"
+            )
+        return path
+    quantised = quantised_file(path)
+    return quantised if quantised.is_file() else path
+
+
+def _check(file: OnnxFile, precision: Precision, request: BuildRequest) -> None:
+    implicit = request.calibration is not None
+    if precision == "int8" and not file.quantised and not implicit:
+        raise ModelError(
+            f"{file.path} is not quantised, and there is no {quantised_file(file.path).name} "
+            "beside it: make one with  edgecount quantize"
+        )
+    if file.quantised and (precision != "int8" or implicit):
+        raise ModelError(
+            f"{file.path} is quantised: build it with --precision int8 and without --calibration, "
+            "or give the FP32 file"
+        )
+    if request.dla and precision == "fp32":
+        raise ConfigError("the DLA computes in FP16 and INT8: build with --precision fp16 or int8")
+
+
+def _own_recipe(file: OnnxFile) -> Recipe:
+    """The recipe that a file carries, or what can be read from it."""
+    metadata = {entry.key: entry.value for entry in file.model.metadata_props}
+    found = recipes.embedded(file.path, metadata)
+    if found is not None:
+        return found
+    dims = file.model.graph.output[0].type.tensor_type.shape.dim
+    output: List[Any] = [d.dim_value if d.dim_value > 0 else d.dim_param or "?" for d in dims]
+    return recipes.infer(file.path, file.input_shape, output, metadata)
+
+
+def _notes(file: OnnxFile, device: DeviceFacts, note: Optional[str]) -> Tuple[str, ...]:
+    notes = [note] if note else []
+    if device.capability is None:
+        notes.append("there is no GPU here: the engine can be built, but not opened or measured")
+    if file.upgraded_from is not None:
+        notes.append(f"{file.path.name} is of opset {file.upgraded_from}: upgraded to 13 first")
+    return tuple(notes)
