@@ -116,7 +116,7 @@ def answer(
 ) -> "np.ndarray[Any, Any]":
     """What ONNX Runtime says to (N, 3, H, W) pictures."""
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    result: "np.ndarray[Any, Any]" = session.run([output or "output"], {"images": pictures})[0]
+    result: np.ndarray[Any, Any] = session.run([output or "output"], {"images": pictures})[0]
     return result
 
 
