@@ -68,6 +68,49 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Surface:
+    """An NV12 picture in the memory of a CUDA device, as a decoder leaves it there.
+
+    Attributes:
+        device: Number of the device.
+        luma: Device address of the luma plane: (height, width) bytes.
+        chroma: Device address of the interleaved U and V: (height / 2, width) bytes.
+        pitch: Bytes from one row to the next, of both planes.
+        owner: Whoever keeps the memory from being used for something else.
+    """
+
+    device: int
+    luma: int
+    chroma: int
+    pitch: int
+    owner: object
+
+
+class DeviceFrame(Frame):
+    """A picture on a CUDA device. ``image`` brings it to the host, which takes a millisecond.
+
+    Who wants only an occasional picture may ask for ``image``; a backend on the same
+    device takes ``surface``.
+    """
+
+    surface: Surface
+
+    def __init__(
+        self, info: FrameInfo, surface: Surface, download: Callable[[Surface, int, int], UInt8Array]
+    ) -> None:
+        """A frame whose ``image`` is made by ``download(surface, width, height)``."""
+        object.__setattr__(self, "info", info)
+        object.__setattr__(self, "surface", surface)
+        object.__setattr__(self, "_download", download)
+
+    @property
+    def image(self) -> UInt8Array:
+        """(height, width, 3) uint8, BGR; made anew at each call."""
+        download: Callable[[Surface, int, int], UInt8Array] = self.__dict__["_download"]
+        return download(self.surface, self.info.width, self.info.height)
+
+
+@dataclass(frozen=True)
 class Detections:
     """What the detector saw in one frame, best score first.
 
