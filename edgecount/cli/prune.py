@@ -63,6 +63,7 @@ def command(
 
 def _line(name: str, row: Dict[str, float]) -> str:
     text = f"{name:<11}{row['parameters'] / 1e6:7.3f} M parameters {row['gmac']:7.3f} GMAC"
+    text += f" {row['ms']:7.2f} ms"
     if "ap50" in row:
         text += f"   AP30 {row['ap30']:.3f}  AP50 {row['ap50']:.3f}  AP50-95 {row['ap50_95']:.3f}"
     return text

@@ -104,6 +104,7 @@ class ScheduleSpec(_Section):
     compile: bool = Field(
         False, description="Fuse kernels with torch.compile first (GPU only; a minute or two)."
     )
+    half: bool = Field(True, description="On a GPU, run the network in bfloat16.")
     lr: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.03, ge=0)
     warmup: float = Field(0.03, ge=0, le=1, description="First part of the run with a rising rate.")
@@ -111,6 +112,23 @@ class ScheduleSpec(_Section):
     box_weight: float = Field(3.0, gt=0)
     max_boxes: int = Field(80, ge=1, description="Boxes per picture after mosaic.")
     seed: int = 1
+
+
+class QatSpec(_Section):
+    """Quantisation-aware fine-tuning of a trained network; the rest is as in its training."""
+
+    epochs: int = Field(12, ge=1)
+    lr: float = Field(1e-4, gt=0)
+    ema: float = Field(0.99, gt=0, lt=1, description="Decay of the averaged weights.")
+    learn_scales: bool = Field(
+        True, description="Whether clipping points of activations are learnt, too, or stay."
+    )
+    labels: float = Field(
+        0.25, ge=0, description="Weight of the labels. What nobody labelled is taken for wrong."
+    )
+    teacher: float = Field(
+        1.0, ge=0, description="Weight of giving the FP32 network's scores and boxes."
+    )
 
 
 class TrainRecipe(_Section):
@@ -125,14 +143,22 @@ class TrainRecipe(_Section):
     augment: AugmentSpec = AugmentSpec()
     labels: LabelSpec = LabelSpec()
     schedule: ScheduleSpec = ScheduleSpec()
+    qat: QatSpec = QatSpec()
 
-    def override(self, init: Optional[Path] = None, epochs: Optional[int] = None) -> "TrainRecipe":
+    def override(
+        self,
+        init: Optional[Path] = None,
+        epochs: Optional[int] = None,
+        qat_epochs: Optional[int] = None,
+    ) -> "TrainRecipe":
         """A copy with what the command line says instead."""
         changes: Dict[str, Any] = {}
         if init is not None:
             changes["init"] = self.init.model_copy(update={"yolox": init})
         if epochs is not None:
             changes["schedule"] = self.schedule.model_copy(update={"epochs": epochs})
+        if qat_epochs is not None:
+            changes["qat"] = self.qat.model_copy(update={"epochs": qat_epochs})
         return self.model_copy(update=changes)
 
 

@@ -1,7 +1,10 @@
 """A training run as the command line starts it: read, prepare, train, export."""
 
+import copy
 import random
+import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence
 
@@ -9,6 +12,8 @@ import numpy as np
 import torch
 
 from edgecount.errors import ConfigError
+from edgecount.infer.onnxruntime import OrtNetwork
+from edgecount.toolchain.evaluate.speed import time_in_turns
 from edgecount.toolchain.train import yolox
 from edgecount.toolchain.train.curves import draw_curves
 from edgecount.toolchain.train.dataset import PictureSet, load_pictures
@@ -69,10 +74,10 @@ def train(
     """
     if job.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("there is no CUDA device: choose --device cpu")
-    _seed(recipe.schedule.seed)
+    seed_everything(recipe.schedule.seed)
     device = torch.device(job.device)
-    data = _load(recipe, job, job.splits, device)
-    held_out = _load(recipe, job, job.held_out, device) if job.held_out else None
+    data = load_data(recipe, job, job.splits, device)
+    held_out = load_data(recipe, job, job.held_out, device) if job.held_out else None
     report(f"{len(data)} pictures, {int((data.classes >= 0).sum())} boxes")
     trainer = prepare(recipe, data, held_out, report)
     if job.weights is not None:
@@ -119,7 +124,8 @@ class PruneResult:
 
     Attributes:
         before, pruned, after: The network as it came, without the channels, and fine-tuned:
-            ``parameters``, ``gmac`` and (with held-out pictures) the average precisions.
+            ``parameters``, ``gmac``, ``ms`` (ONNX Runtime, one picture, one CPU thread) and
+            (with held-out pictures) the average precisions.
         path: The ONNX file of the last; None when interrupted.
     """
 
@@ -140,12 +146,13 @@ def prune_and_tune(
     """
     recipe, model = restore(source)
     recipe = _tuning(recipe, epochs, ratio)
-    _seed(recipe.schedule.seed)
+    seed_everything(recipe.schedule.seed)
     device = torch.device(job.device)
-    data = _load(recipe, job, job.splits, device)
-    held_out = _load(recipe, job, job.held_out, device) if job.held_out else None
+    data = load_data(recipe, job, job.splits, device)
+    held_out = load_data(recipe, job, job.held_out, device) if job.held_out else None
     model = model.to(device)
     before = _measure(model, held_out, recipe.size)
+    whole = copy.deepcopy(model).cpu()
     model = prune(model, ratio, recipe.size).to(device)
     pruned = _measure(model, held_out, recipe.size)
     trainer = Trainer(recipe, model, data, held_out)
@@ -155,6 +162,8 @@ def prune_and_tune(
     complete = trainer.run(on_epoch, checkpoint)
     draw_curves(trainer.history, job.out / "curves.png", recipe.name)
     after = _measure(trainer.ema, held_out, recipe.size)
+    before["ms"], after["ms"] = _times((whole, trainer.ema), recipe)
+    pruned["ms"] = after["ms"]  # the same layers
     path = job.out / f"{recipe.name}.onnx"
     if complete:
         export_onnx(trainer.ema.float().cpu(), path, recipe)
@@ -182,12 +191,33 @@ def _measure(model: Detector, held_out: Optional[PictureSet], side: int) -> Dict
     return found
 
 
-def _load(recipe: TrainRecipe, job: Job, splits: Sequence[str], device: torch.device) -> PictureSet:
+def _times(models: Sequence[Detector], recipe: TrainRecipe) -> List[float]:
+    """Median milliseconds of each network as it ships: in ONNX Runtime, on one CPU thread."""
+    networks = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, model in enumerate(models):
+            path = Path(folder) / f"{number}.onnx"
+            export_onnx(copy.deepcopy(model).float().cpu(), path, recipe)
+            networks.append(OrtNetwork(path, threads=1))
+    picture = np.zeros((1, 3, recipe.size, recipe.size), np.float32)
+    calls = [partial(network.run, picture) for network in networks]
+    return [float(np.median(ms)) for ms in time_in_turns(calls)]
+
+
+def load_data(
+    recipe: TrainRecipe, job: Job, splits: Sequence[str], device: torch.device
+) -> PictureSet:
+    """Pictures and boxes of these splits of a job's data set.
+
+    Raises:
+        DatasetError: The data cannot be read.
+    """
     pairs = find_pairs(job.data, splits or None)
     return load_pictures(pairs, recipe.cache, len(recipe.classes), device)
 
 
-def _seed(seed: int) -> None:
+def seed_everything(seed: int) -> None:
+    """Seed every generator that a run draws from."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - for libraries that draw from the global generator
     torch.manual_seed(seed)

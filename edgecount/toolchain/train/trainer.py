@@ -9,7 +9,7 @@ import copy
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from edgecount.toolchain.train.augment import make_batch
 from edgecount.toolchain.train.dataset import PictureSet
 from edgecount.toolchain.train.labels import People, relabel
 from edgecount.toolchain.train.loss import detection_loss
-from edgecount.toolchain.train.model import Detector, cells
+from edgecount.toolchain.train.model import cells
 from edgecount.toolchain.train.recipe import TrainRecipe
 from edgecount.toolchain.train.validate import validate
 from edgecount.toolchain.train.yolox import FeatureTeacher
@@ -56,10 +56,12 @@ class Trainer:
         people: Where a person detector sees people, for labelling anew.
     """
 
+    _label_weight = 1.0  # of the labels' loss, beside the teacher's
+
     def __init__(
         self,
         recipe: TrainRecipe,
-        model: Detector,
+        model: nn.Module,
         data: PictureSet,
         held_out: Optional[PictureSet] = None,
         teacher: Optional[FeatureTeacher] = None,
@@ -190,7 +192,9 @@ class Trainer:
         if epoch in marks:
             self._relabel(progress)
         if self.held_out is not None and (epoch % every == 0 or epoch == epochs):
-            progress.metrics = validate(self.ema, self.held_out, self.recipe.size)
+            progress.metrics = validate(
+                self.ema, self.held_out, self.recipe.size, half=self.recipe.schedule.half
+            )
         self.history.append(progress)
         return progress
 
@@ -216,9 +220,14 @@ class Trainer:
         self._decay.fill_(min(schedule.ema, (1 + self.step) / (10 + self.step)))
         calm = 1 - self.recipe.augment.calm
         self._calm.fill_(1.0 if done >= calm else 0.0)
-        # strong at first, while the new activation settles, and gone when fine details are learned
-        weight = self.recipe.init.distill * (4.0 if done < schedule.warmup else 1.0 - done)
-        self._teacher_weight.fill_(weight)
+        self._teacher_weight.fill_(self._teacher_share(done))
+
+    def _teacher_share(self, done: float) -> float:
+        """Weight of staying near the teacher when this part of the run, 0..1, is done.
+
+        Strong at first, while the new activation settles, and gone when fine details are learned.
+        """
+        return self.recipe.init.distill * (4.0 if done < self.recipe.schedule.warmup else 1 - done)
 
     def _learn(self, size: int) -> None:
         """One step; also what a CUDA graph captures, so nothing here waits for the device."""
@@ -231,13 +240,14 @@ class Trainer:
         if cuda:
             images = images.contiguous(memory_format=torch.channels_last)
         centres, strides = cells(size, size, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, cuda, cache_enabled=False):
+        half = cuda and recipe.schedule.half
+        with torch.autocast(self.device.type, torch.bfloat16, half, cache_enabled=False):
             features, output = self._network(images)
-            apart = self.teacher(images, features) if self.teacher else torch.zeros_like(self._calm)
+            apart = self._apart(images, features, output)
         loss, parts = self._loss(
             output.float(), boxes, classes, centres, strides, recipe.schedule.box_weight
         )
-        loss = loss + self._teacher_weight * apart
+        loss = self._label_weight * loss + self._teacher_weight * apart
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), CLIP, foreach=True)
@@ -246,8 +256,16 @@ class Trainer:
         self._sums += torch.stack((parts["score"], parts["box"], apart.detach()))
 
     def _forward(self, images: Tensor) -> Tuple[Tuple[Tensor, ...], Tensor]:
+        if self.teacher is None:
+            return (), self.model(images)
         features = self.model.features(images)
         return features, self.model.head(features)
+
+    def _apart(self, images: Tensor, features: Sequence[Tensor], output: Tensor) -> Tensor:  # noqa: ARG002
+        """How far the network is from its teacher, ()."""
+        if self.teacher is None:
+            return torch.zeros_like(self._calm)
+        return self.teacher(images, features)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _average(self) -> None:

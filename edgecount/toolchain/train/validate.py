@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgecount.toolchain.evaluate.average_precision import Found, Truth, average_precision
 from edgecount.toolchain.train.dataset import IGNORE, PictureSet
-from edgecount.toolchain.train.model import Detector, cells, decode
+from edgecount.toolchain.train.model import cells, decode
 
 LOWEST = 0.01  # scores below are not worth ranking
 MOST = 300
@@ -64,16 +64,19 @@ def batches(data: PictureSet, size: int, batch: int) -> Iterator[Tuple[int, Tens
         yield start, images
 
 
-def predict(model: Detector, images: Tensor) -> Tuple[Tensor, Tensor]:
-    """Boxes (B, A, 4) in pixels and scores (B, A, C)."""
-    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, images.is_cuda):
+def predict(model: nn.Module, images: Tensor, half: bool = True) -> Tuple[Tensor, Tensor]:
+    """Boxes (B, A, 4) in pixels and scores (B, A, C); ``half``: in bfloat16 on a GPU."""
+    fast = half and images.is_cuda
+    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, fast):
         output = model(images)
     centres, strides = cells(images.shape[2], images.shape[3], images.device)
     boxes, logits = decode(output.float(), centres, strides)
     return boxes, logits.sigmoid()
 
 
-def validate(model: Detector, data: PictureSet, size: int, batch: int = 64) -> Dict[str, float]:
+def validate(
+    model: nn.Module, data: PictureSet, size: int, batch: int = 64, half: bool = True
+) -> Dict[str, float]:
     """AP of a network on a set.
 
     Args:
@@ -81,11 +84,12 @@ def validate(model: Detector, data: PictureSet, size: int, batch: int = 64) -> D
         data: Pictures with boxes.
         size: Input size.
         batch: Pictures at a time.
+        half: On a GPU, run the network in bfloat16.
     """
     found, truths = [], []
     scale = data.size / size
     for start, images in batches(data, size, batch):
-        boxes, scores = predict(model, images)
+        boxes, scores = predict(model, images, half)
         for i, raw in enumerate(candidates(boxes * scale, scores, LOWEST)):
             kept = suppress(raw, 0.6)
             found.append(Found(kept.boxes, kept.scores, kept.classes))
