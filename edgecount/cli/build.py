@@ -18,21 +18,12 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
-class _Size(click.ParamType):
-    name = "size"
-
-    def convert(
-        self,
-        value: Union[str, int],
-        param: Optional[click.Parameter],
-        ctx: Optional[click.Context],
-    ) -> int:
-        if isinstance(value, int):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMG]?)(?:i?B)?", value, re.IGNORECASE)
-        if found is None:
-            self.fail(f"{value!r} is no size: write 512MiB or 2GiB", param, ctx)
-        return int(float(found.group(1)) * _UNITS[found.group(2).upper()])
+def _size(value: str) -> int:
+    """Bytes from ``512MiB`` or ``2GiB``."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMG]?)(?:i?B)?", value, re.IGNORECASE)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no size: write 512MiB or 2GiB")
+    return int(float(found.group(1)) * _UNITS[found.group(2).upper()])
 
 
 @click.command()
@@ -49,7 +40,7 @@ class _Size(click.ParamType):
 @click.option("--max", "most", metavar="BxCxHxW", help="Greatest input shape.")
 @click.option(
     "--workspace",
-    type=_Size(),
+    type=_size,
     default="2GiB",
     show_default=True,
     help="Most scratch memory of the build and of the engine.",

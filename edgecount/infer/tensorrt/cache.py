@@ -199,10 +199,11 @@ class EngineCache:
             return Lookup(current, None)
         if exact is not None and key.digest in (index.current, index.previous):
             return Lookup(exact, None)
-        if current is None:
+        kept = [e for e in (current, slot.entry(index.previous)) if e is not None]
+        if not kept:
             return Lookup(None, f"{key.model} {slot.name} has no engine yet: building")
-        usable = current if manifests.loadable(current.manifest.key, key) else None
-        return Lookup(usable, _sentence(current.manifest, key))
+        usable = (e for e in kept if manifests.loadable(e.manifest.key, key))
+        return Lookup(next(usable, None), _sentence(kept[0].manifest, key))
 
     def publish(self, manifest: Manifest, engine: bytes) -> Entry:
         """Store an engine and make it current; the one before stays for a rollback.

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO, Any, Dict, List, NamedTuple, Optional
+from typing import IO, Any, Dict, List, NamedTuple, Optional, Sequence, Type
 
 from edgecount.errors import EdgecountError, EngineError, ModelError
 from edgecount.toolchain.build.job import Job, Progress, forward
 
-_WORKER = "edgecount.toolchain.build.worker"
+_WORKER = (sys.executable, "-m", "edgecount.toolchain.build.worker")
 _MIB = 2**20
 LEAST_WORKSPACE = 32 * _MIB
 _SHRINK = 4  # a second try must be worth its minutes
@@ -35,32 +35,37 @@ class _DiedError(Exception):
     """The process ran out of memory or was killed: another try may go well."""
 
 
-def run(job: Job, progress: Progress) -> Outcome:
+def run(job: Job, progress: Progress, worker: Sequence[str] = _WORKER) -> Outcome:
     """Build; once more with a quarter of the workspace if the process dies or lacks memory.
+
+    Args:
+        job: What to build.
+        progress: Told how it goes on.
+        worker: The command that builds; see :mod:`.worker`.
 
     Raises:
         ModelError: The file cannot be built.
         EngineError: TensorRT failed, or died twice.
     """
     try:
-        return _attempt(job, progress)
+        return _attempt(job, progress, worker)
     except _DiedError as first:
         smaller = max(min(LEAST_WORKSPACE, job.workspace), job.workspace // _SHRINK)
         progress.say(f"{first}; trying once more with {smaller // _MIB} MiB of workspace")
     try:
-        return _attempt(job.model_copy(update={"workspace": smaller}), progress)
+        return _attempt(job.model_copy(update={"workspace": smaller}), progress, worker)
     except _DiedError as second:
         raise EngineError(
             f"{second}, twice: close other programs or add swap, or build a smaller input or batch"
         ) from None
 
 
-def _attempt(job: Job, progress: Progress) -> Outcome:
+def _attempt(job: Job, progress: Progress, worker: Sequence[str]) -> Outcome:
     read_end, write_end = os.pipe()
     complaints = job.out.with_suffix(".stderr")
     with complaints.open("wb") as stderr, os.fdopen(read_end, encoding="utf-8") as events:
         try:
-            child = _start(write_end, stderr)
+            child = _start(worker, write_end, stderr)
         finally:
             os.close(write_end)
         # Leaving closes the child's stdin, at which it ends; so does the death of this process.
@@ -70,9 +75,9 @@ def _attempt(job: Job, progress: Progress) -> Outcome:
     return _judge(child.returncode, last, job, complaints)
 
 
-def _start(events: int, stderr: IO[bytes]) -> "subprocess.Popen[bytes]":
+def _start(worker: Sequence[str], events: int, stderr: IO[bytes]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(  # noqa: S603 - this interpreter and a module of ours
-        [sys.executable, "-m", _WORKER, str(events)],
+        [*worker, str(events)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=stderr,
@@ -120,6 +125,5 @@ def _reported(event: Dict[str, Any]) -> Exception:
     message = event["message"]
     if event["error"] == "memory":
         return _DiedError(f"memory ran out ({message})")
-    kinds: Dict[str, type] = {"model": ModelError}
-    error: EdgecountError = kinds.get(event["error"], EngineError)(message)
-    return error
+    kinds: Dict[str, Type[EdgecountError]] = {"model": ModelError}
+    return kinds.get(event["error"], EngineError)(message)

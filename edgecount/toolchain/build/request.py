@@ -19,6 +19,7 @@ from edgecount.toolchain.build.onnx_file import OnnxFile
 
 _GIB = 2**30
 DEFAULT_WORKSPACE = 2 * _GIB
+_QUANTISED = ".int8.onnx"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def plan(request: BuildRequest, trt: TensorRt, device: DeviceFacts) -> Plan:
 
 def quantised_file(path: Path) -> Path:
     """Where the INT8 file of an FP32 file lies: ``head-n.int8.onnx`` beside ``head-n.onnx``."""
-    return path if path.name.endswith(".int8.onnx") else path.with_name(f"{path.stem}.int8.onnx")
+    return path if path.name.endswith(_QUANTISED) else path.with_name(path.stem + _QUANTISED)
 
 
 def _find(model: str) -> Tuple[Path, Optional[Recipe]]:
@@ -130,7 +131,7 @@ def _precision(
 def _variant(path: Path, precision: Precision, request: BuildRequest, trt: TensorRt) -> Path:
     """The file that holds this precision."""
     if precision != "int8":
-        plain = path.with_name(path.name.replace(".int8.onnx", ".onnx"))
+        plain = path.with_name(path.name.replace(_QUANTISED, ".onnx"))
         return plain if plain.is_file() else path
     if request.calibration is not None:
         if not trt.features.weakly_typed:
@@ -167,7 +168,9 @@ def _own_recipe(file: OnnxFile) -> Recipe:
         return found
     dims = file.model.graph.output[0].type.tensor_type.shape.dim
     output: List[Any] = [d.dim_value if d.dim_value > 0 else d.dim_param or "?" for d in dims]
-    return recipes.infer(file.path, file.input_shape, output, metadata)
+    # An INT8 file that says nothing of itself is the same model as its FP32 file.
+    plain = file.path.with_name(file.path.name.replace(_QUANTISED, ".onnx"))
+    return recipes.infer(plain, file.input_shape, output, metadata)
 
 
 def _notes(file: OnnxFile, device: DeviceFacts, note: Optional[str]) -> Tuple[str, ...]:
