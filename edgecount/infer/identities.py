@@ -1,0 +1,111 @@
+"""Keep people's ids when one tracker takes over from another between two frames."""
+
+from typing import Dict, List, NamedTuple, Optional, Set, Tuple
+
+import numpy as np
+
+from edgecount.records import Float32Array, Tracks
+
+# A box moves by a small part of its size from one frame to the next; heads of neighbours
+# hardly overlap.
+LEAST_IOU = 0.3
+# Who is not seen again for so long after the change is gone, as after a track's usual life.
+_PATIENCE_S = 1.0
+
+
+class _Orphan(NamedTuple):
+    """A track of the old tracker that the new one has not found yet."""
+
+    box: Float32Array
+    label: int
+    confirmed: bool
+
+
+class Identities:
+    """Translates one camera's tracks of a new tracker into the ids in use.
+
+    Within the first second each new track that overlaps one of the old tracker's last boxes
+    (same class, best overlap first) goes on under its id, and is confirmed if it was. Others
+    get ids that were never used. Old tracks that are not found again end then.
+    """
+
+    def __init__(self, last: Tracks, next_id: int) -> None:
+        """Begin.
+
+        Args:
+            last: The old tracker's newest tracks, under the ids in use.
+            next_id: The first id that was never used.
+        """
+        self._next_id = next_id
+        self._ids: Dict[int, int] = {}
+        self._confirmed: Set[int] = set()
+        self._began: Optional[float] = None
+        self._orphans = _orphans(last)
+
+    def translate(self, tracks: Tracks, time: float) -> Tracks:
+        """The tracks of a frame at stream time ``time`` under the ids in use, by rising id."""
+        self._began = time if self._began is None else self._began
+        self._adopt(tracks)
+        for new in tracks.ids.tolist():
+            if new not in self._ids:
+                self._ids[new] = self._next_id
+                self._next_id += 1
+        ids = np.array([self._ids[new] for new in tracks.ids.tolist()], np.int64)
+        confirmed = tracks.confirmed | np.isin(ids, list(self._confirmed))
+        ended = self._ended(tracks, time)
+        order = np.argsort(ids)
+        return Tracks(
+            ids[order],
+            tracks.boxes[order],
+            tracks.scores[order],
+            tracks.classes[order],
+            confirmed[order],
+            np.array(ended, np.int64),
+        )
+
+    def _adopt(self, tracks: Tracks) -> None:
+        """Give new tracks the ids of the orphans that they overlap."""
+        fresh = [i for i, new in enumerate(tracks.ids.tolist()) if new not in self._ids]
+        if not self._orphans or not fresh:
+            return
+        for row, old in self._pairs(tracks, fresh):
+            new = int(tracks.ids[row])
+            if new in self._ids or old not in self._orphans:
+                continue
+            if self._orphans.pop(old).confirmed:
+                self._confirmed.add(old)
+            self._ids[new] = old
+
+    def _pairs(self, tracks: Tracks, rows: List[int]) -> List[Tuple[int, int]]:
+        """Rows and orphans that may be the same, best overlap first."""
+        olds = sorted(self._orphans)
+        overlap = _iou(tracks.boxes[rows], np.stack([self._orphans[o].box for o in olds]))
+        labels = np.array([self._orphans[o].label for o in olds])
+        overlap[tracks.classes[rows][:, None] != labels] = 0.0
+        found = np.argwhere(overlap >= LEAST_IOU)
+        best_first = np.argsort(-overlap[tuple(found.T)], kind="stable")
+        return [(rows[i], olds[j]) for i, j in found[best_first].tolist()]
+
+    def _ended(self, tracks: Tracks, time: float) -> List[int]:
+        ended = [self._ids.pop(new) for new in tracks.ended.tolist() if new in self._ids]
+        if self._began is not None and time - self._began >= _PATIENCE_S:
+            ended += list(self._orphans)
+            self._orphans.clear()
+        self._confirmed.difference_update(ended)
+        return sorted(ended)
+
+
+def _orphans(last: Tracks) -> Dict[int, _Orphan]:
+    rows = zip(last.ids.tolist(), last.boxes, last.classes.tolist(), last.confirmed.tolist())
+    return {number: _Orphan(box, label, confirmed) for number, box, label, confirmed in rows}
+
+
+def _iou(a: Float32Array, b: Float32Array) -> Float32Array:
+    """(N, M) intersection over union of boxes (N, 4) and (M, 4)."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = np.prod(np.maximum(high - low, 0.0), axis=2)
+    areas = [np.prod(np.maximum(x[:, 2:] - x[:, :2], 0.0), axis=1) for x in (a, b)]
+    union = areas[0][:, None] + areas[1][None, :] - common
+    overlap: Float32Array = (common / np.maximum(union, 1e-9)).astype(np.float32)
+    return overlap
