@@ -208,7 +208,7 @@ class _Pass:
         return batch
 
     def _not_finite(self, name: str, value: Float32Array, first: int) -> str:
-        sound = np.isfinite(value).reshape(value.shape[:1] + (-1,)).all(axis=-1)
+        sound = np.isfinite(value).reshape((*value.shape[:1], -1)).all(axis=-1)
         row = int(np.argmin(sound))
         maker = self._network.makers.get(name, "the input")
         return (
