@@ -12,6 +12,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Iterator, List, Mapping, NamedTuple, Optional, Set
 
@@ -24,6 +26,7 @@ from edgecount.infer.tensorrt.manifest import BuildKey, Manifest
 from edgecount.infer.tensorrt.profile import show
 
 _INDEX = "index.json"
+_SCRATCH = ".build"
 _ENGINE, _MANIFEST, _PART = ".engine", ".json", ".part"
 
 
@@ -166,6 +169,20 @@ class Slot:
                     "user, or set EDGECOUNT_CACHE to another folder"
                 ) from error
             yield
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A new folder for a build's own files, removed afterwards; needs :meth:`building`.
+
+        What a killed build left is removed first.
+        """
+        shared = self.folder / _SCRATCH
+        shutil.rmtree(shared, ignore_errors=True)
+        _make(shared)
+        try:
+            yield Path(tempfile.mkdtemp(dir=shared))
+        finally:
+            shutil.rmtree(shared, ignore_errors=True)
 
 
 class EngineCache:

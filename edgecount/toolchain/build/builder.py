@@ -1,7 +1,6 @@
 """Build an engine, or find it built."""
 
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
@@ -85,8 +84,8 @@ def build(
 
 def _build(planned: Plan, trt: TensorRt, cache: EngineCache, progress: Progress) -> Entry:
     begun = perf_counter()
-    with tempfile.TemporaryDirectory(prefix="edgecount-build-") as folder:
-        prepared, out = Path(folder) / "prepared.onnx", Path(folder) / "engine"
+    with cache.slot(planned.key).scratch() as folder:
+        prepared, out = folder / "prepared.onnx", folder / "engine"
         prepared.write_bytes(_prepared(planned).SerializeToString())
         outcome = process.run(_job(planned, trt, cache, prepared, out), progress)
         data = out.read_bytes()

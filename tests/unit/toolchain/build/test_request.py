@@ -1,0 +1,135 @@
+"""From what is asked for to one well-defined build."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support import conv_models
+
+from edgecount.errors import ConfigError, EngineError, ModelError
+from edgecount.infer.tensorrt.device import DeviceFacts
+from edgecount.infer.tensorrt.versions import TensorRt, Version, features_of
+from edgecount.toolchain.build.request import BuildRequest, plan
+from edgecount.toolchain.quantize.table import CalibrationTable
+
+ORIN = DeviceFacts("Orin", (8, 7), "36.4.3", "12.6", True)
+NANO = DeviceFacts("Nano", (5, 3), "32.7.4", "10.2", True)
+NOTHING = DeviceFacts("none", None, "none", "none", False)
+
+
+def trt(text: str) -> TensorRt:
+    version = Version.parse("tensorrt", text)
+    return TensorRt(None, version, features_of(version))
+
+
+OLD, TEN, ELEVEN = trt("8.5.2.2"), trt("10.3.0"), trt("11.4.1")
+
+
+@pytest.fixture
+def plain(tmp_path) -> Path:
+    return conv_models.yolov8_like(tmp_path / "people.onnx")
+
+
+@pytest.fixture
+def both(plain) -> Path:
+    conv_models.with_qdq(plain, plain.with_name("people.int8.onnx"))
+    return plain
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    path = tmp_path / "calibration.json"
+    CalibrationTable("", "entropy", 500, "", {}, {"images": 1.0}).save(path)
+    return path
+
+
+def test_auto_is_int8_where_file_and_units_are_there(both) -> None:
+    planned = plan(BuildRequest(str(both)), OLD, ORIN)
+    assert planned.precision == "int8"
+    assert planned.file.path.name == "people.int8.onnx"
+    assert planned.key.model == "people"
+    assert planned.notes == ()
+
+
+def test_auto_is_fp16_without_a_quantised_file(plain) -> None:
+    assert plan(BuildRequest(str(plain)), OLD, ORIN).precision == "fp16"
+
+
+def test_auto_is_fp16_without_units_and_says_nothing(both) -> None:
+    planned = plan(BuildRequest(str(both)), OLD, NANO)
+    assert planned.precision == "fp16"
+    assert planned.file.path == both
+    assert planned.notes == ()
+
+
+def test_int8_without_units_is_fp16_and_says_so_once(both) -> None:
+    planned = plan(BuildRequest(str(both), precision="int8"), OLD, NANO)
+    assert planned.precision == "fp16"
+    assert planned.key.precision == "fp16"
+    assert planned.notes == ("Nano (SM 5.3) has no INT8 units: building FP16 instead",)
+
+
+def test_the_quantised_file_may_be_given_itself(both) -> None:
+    given = both.with_name("people.int8.onnx")
+    assert plan(BuildRequest(str(given)), OLD, ORIN).file.path == given
+    assert plan(BuildRequest(str(given), precision="fp16"), OLD, ORIN).file.path == both
+    assert plan(BuildRequest(str(given)), OLD, NANO).file.path == both
+
+
+def test_a_quantised_file_alone_builds_int8_only(both) -> None:
+    both.unlink()
+    given = str(both.with_name("people.int8.onnx"))
+    with pytest.raises(ModelError, match="is quantised: build it with --precision int8"):
+        plan(BuildRequest(given, precision="fp16"), OLD, ORIN)
+
+
+@pytest.mark.parametrize(("runtime", "strong"), [(OLD, False), (TEN, True), (ELEVEN, True)])
+def test_typing_follows_the_version(both, runtime, strong) -> None:
+    assert plan(BuildRequest(str(both)), runtime, NOTHING).strongly_typed is strong
+
+
+def test_an_implicit_calibration_takes_the_plain_file_weakly_typed(both, table) -> None:
+    for runtime in (OLD, TEN):
+        request = BuildRequest(str(both), precision="int8", calibration=table)
+        planned = plan(request, runtime, NOTHING)
+        assert planned.file.path == both
+        assert not planned.strongly_typed
+        assert planned.key.calibration_sha256
+
+
+def test_calibrators_are_gone_in_11(both, table) -> None:
+    with pytest.raises(ConfigError, match=r"TensorRT 11\.4\.1 has no calibrators any more"):
+        plan(BuildRequest(str(both), calibration=table), ELEVEN, NOTHING)
+
+
+def test_the_dla_does_not_compute_in_float(plain) -> None:
+    with pytest.raises(ConfigError, match="DLA computes in FP16 and INT8"):
+        plan(BuildRequest(str(plain), precision="fp32", dla=True), OLD, ORIN)
+
+
+def test_a_version_without_kernels_is_refused(plain) -> None:
+    with pytest.raises(EngineError, match=r"use TensorRT 10\.16"):
+        plan(BuildRequest(str(plain)), trt("10.13.2"), ORIN)
+
+
+def test_no_gpu_is_noted(plain) -> None:
+    notes = plan(BuildRequest(str(plain)), OLD, NOTHING).notes
+    assert notes == ("there is no GPU here: the engine can be built, but not opened or measured",)
+
+
+def test_a_shipped_model_by_name_and_an_unknown_one() -> None:
+    planned = plan(BuildRequest("head-n", precision="fp32"), OLD, ORIN)
+    assert planned.key.model == "head-n"
+    assert planned.profile.text == "1x3x416x416"
+    with pytest.raises(ConfigError, match="'head-m' is not known: did you mean 'head-"):
+        plan(BuildRequest("head-m"), OLD, ORIN)
+    with pytest.raises(ConfigError, match="does not exist"):
+        plan(BuildRequest("no/such.onnx"), OLD, ORIN)
+
+
+def test_a_layout_that_is_no_detector_is_told(tmp_path) -> None:
+    path = conv_models.yolov8_like(tmp_path / "m.onnx")
+    shutil.copy(path, tmp_path / "copy.onnx")
+    (tmp_path / "copy.recipe.yaml").write_text("name: x\n")
+    with pytest.raises(ModelError, match=r"copy\.recipe\.yaml"):
+        plan(BuildRequest(str(tmp_path / "copy.onnx")), OLD, ORIN)
