@@ -78,7 +78,7 @@ class OnnxDetector:
         self._input = recipe.input
         self._width, self._height = size
         self._thresholds = thresholds
-        self._raw_threshold = _untempered(thresholds.score, recipe.temperature)
+        self._raw_threshold = untempered(thresholds.score, recipe.temperature)
         self._temperature = recipe.temperature
         self._suppress = suppress
         self._timer = timer or (lambda _stage, _seconds: None)
@@ -328,7 +328,7 @@ def _tempered(scores: Float32Array, temperature: float) -> Float32Array:
     return calibrated
 
 
-def _untempered(score: float, temperature: float) -> float:
+def untempered(score: float, temperature: float) -> float:
     """The raw score whose calibrated value is ``score``."""
     if temperature == 1.0 or score >= 1.0:
         return score

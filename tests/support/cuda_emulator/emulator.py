@@ -56,13 +56,18 @@ class Properties(NamedTuple):
 
 
 class Memory:
-    """Memory that faults behind its end. ``pointer`` is its address."""
+    """Memory that faults behind its end, for device and pinned memory alike.
+
+    ``pointer`` is its address and ``array`` the memory as bytes.
+    """
 
     def __init__(self, library: ctypes.CDLL, size: int) -> None:
         self._library, self.size = library, size
         self.pointer = int(library.emulated_alloc(ctypes.c_size_t(max(size, 1))) or 0)
         if not self.pointer:
             raise MemoryError(f"{size} bytes")
+        self.device_pointer = self.pointer
+        self.array = self.view((size,), np.uint8)
 
     def view(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """The memory as an array, shared with the kernels."""
@@ -169,6 +174,10 @@ class Device:
         """Poisoned memory of ``size`` bytes."""
         return Memory(self._library, size)
 
+    def pinned(self, size: int, **_kind: bool) -> Memory:
+        """Stands for pinned host memory."""
+        return Memory(self._library, size)
+
     def array(self, values: NDArray[Any]) -> Memory:
         """A copy of ``values`` in guarded memory."""
         values = np.ascontiguousarray(values)
@@ -187,7 +196,8 @@ def _build(source: Path, kernels: Sequence[str], defines: Mapping[str, object]) 
         [
             *(f"#define {key} {value}" for key, value in sorted(defines.items())),
             f'#include "{_HERE / "emulator.h"}"',
-            *([f'#include "{source}"'] if source.suffix == ".cu" else []),
+            # Unnamed, so that GCC can put the shared variables of inline functions in a section.
+            *(["namespace {", f'#include "{source}"', "}"] if source.suffix == ".cu" else []),
             *(f"EMULATE({name})" for name in kernels),
             "",
         ]

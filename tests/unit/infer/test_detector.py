@@ -192,7 +192,7 @@ class TestTemperature:
     @settings(deadline=None)
     @given(st.floats(0.001, 0.999), st.floats(0.05, 20.0))
     def test_a_threshold_there_and_back(self, score: float, temperature: float) -> None:
-        raw = detector._untempered(score, temperature)
+        raw = detector.untempered(score, temperature)
         assert 0.0 <= raw <= 1.0
         if 1e-6 < raw < 1 - 1e-6:
             back = detector._tempered(np.array([raw], np.float32), temperature)
@@ -208,7 +208,7 @@ class TestTemperature:
         assert (tempered >= 0).all()
         assert (tempered <= 1).all()
         assert (np.diff(tempered) >= 0).all()
-        assert all(0 <= detector._untempered(s, temperature) <= 1 for s in (1e-9, 0.5, 0.9999, 1.0))
+        assert all(0 <= detector.untempered(s, temperature) <= 1 for s in (1e-9, 0.5, 0.9999, 1.0))
 
     def test_a_recipes_temperature_calibrates_scores_and_thresholds(self, tmp_path: Path) -> None:
         recipe = Recipe(

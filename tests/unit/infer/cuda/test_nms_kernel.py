@@ -1,0 +1,216 @@
+"""The NMS kernel, emulated on a CPU, against the detector's own decoding and NMS."""
+
+from typing import Any, List, Optional, Sequence, Tuple
+
+import numpy as np
+import pytest
+from support import nms_cases
+from support.cuda_emulator import emulator
+
+from edgecount.config import Point
+from edgecount.errors import ModelError
+from edgecount.infer.cuda.postprocess import (
+    KERNELS,
+    PICTURE,
+    DetectionBuffers,
+    Options,
+    Postprocess,
+)
+from edgecount.infer.detector import Thresholds
+from edgecount.infer.letterbox import Letterbox
+from edgecount.infer.recipe import Recipe
+from edgecount.records import Detections
+
+SMALL = (96, 64)
+LARGE = (320, 320)
+SOURCES = [(1920, 1080), (64, 48), (720, 1280), (96, 64)]
+THRESHOLDS = Thresholds(0.1, 0.6)
+MASKS: List[Sequence[Sequence[Point]]] = [
+    [],
+    [[(0.1, 0.1), (0.6, 0.15), (0.5, 0.8)], [(0.5, 0.5), (1.0, 0.5), (1.0, 1.0), (0.5, 1.0)]],
+]
+ULPS = 16
+
+
+@pytest.fixture(scope="module")
+def device() -> emulator.Device:
+    return emulator.Device()
+
+
+def load(device: emulator.Device, name: str, defines: Any) -> emulator.Module:
+    return device.compile(name, KERNELS, defines)
+
+
+class Kernel:
+    """The launcher on the emulator, with its buffers."""
+
+    def __init__(
+        self,
+        device: emulator.Device,
+        recipe: Recipe,
+        size: Tuple[int, int],
+        outputs: Sequence[np.ndarray],
+        *,
+        seed: int = 0,
+        most: int = 1024,
+        thresholds: Thresholds = THRESHOLDS,
+    ) -> None:
+        self.device, self.outputs, self.most = device, outputs, most
+        self.stream = device.stream(seed)
+        self.post = Postprocess(
+            device,  # type: ignore[arg-type]
+            self.stream,  # type: ignore[arg-type]
+            recipe,
+            size=size,
+            output_shape=outputs[0].shape,
+            output_dtype=outputs[0].dtype,
+            thresholds=thresholds,
+            ignore=MASKS,
+            max_batch=len(outputs),
+            options=Options(max_detections=most),
+            load=load,  # type: ignore[arg-type]
+        )
+
+    def run(self, boxes: Sequence[Letterbox], cameras: Sequence[int]) -> List[Detections]:
+        batch = len(self.outputs)
+        pictures = np.zeros(batch, PICTURE)
+        for record, box, camera in zip(pictures, boxes, cameras):
+            self.post.describe(record, box, camera)
+        output = self.device.array(np.stack(self.outputs))
+        records = self.device.array(pictures)
+        found = self.device.allocate(DetectionBuffers.bytes_for(batch, self.most))
+        buffers = DetectionBuffers.at(found.pointer, batch, self.most)
+        self.post.launch(
+            self.stream,  # type: ignore[arg-type]
+            batch,
+            output.pointer,
+            records.pointer,
+            buffers,
+        )
+        return unpacked(found.array, batch, self.most)
+
+
+def unpacked(raw: np.ndarray, batch: int, most: int) -> List[Detections]:
+    size = batch * most
+    boxes = raw[: 16 * size].view(np.float32).reshape(batch, most, 4)
+    scores = raw[16 * size : 20 * size].view(np.float32).reshape(batch, most)
+    classes = raw[20 * size : 24 * size].view(np.int32).reshape(batch, most)
+    count = raw[24 * size :].view(np.int32)
+    return [
+        Detections(boxes[b, :n].copy(), scores[b, :n].copy(), classes[b, :n].copy())
+        for b, n in enumerate(count)
+    ]
+
+
+def check(found: Detections, wanted: Detections, ulps: int) -> None:
+    assert len(found) == len(wanted)
+    assert (found.classes == wanted.classes).all()
+    for have, want in ((found.boxes, wanted.boxes), (found.scores, wanted.scores)):
+        # In units of the last place of the largest number, as sums cancel.
+        scale = np.spacing(np.abs(want).max(initial=1.0, axis=0))
+        assert (np.abs(have - want) <= ulps * scale).all()
+
+
+def compare(
+    device: emulator.Device,
+    recipe: Recipe,
+    size: Tuple[int, int],
+    outputs: Sequence[np.ndarray],
+    *,
+    ulps: int = ULPS,
+    thresholds: Thresholds = THRESHOLDS,
+    cameras: Optional[Sequence[int]] = None,
+    seed: int = 0,
+) -> List[Detections]:
+    boxes = [Letterbox.fit(*SOURCES[i % len(SOURCES)], *size) for i in range(len(outputs))]
+    cameras = cameras or [0] * len(outputs)
+    kernel = Kernel(device, recipe, size, outputs, seed=seed, thresholds=thresholds)
+    results = kernel.run(boxes, cameras)
+    for output, box, camera, found in zip(outputs, boxes, cameras, results):
+        masks = MASKS[camera]
+        check(found, nms_cases.expected(recipe, size, thresholds, output, box, masks), ulps)
+    for again, first in zip(kernel.run(boxes, cameras), results):
+        check(again, first, 0)  # the scratch memory is as before
+    return results
+
+
+@pytest.mark.parametrize("head", nms_cases.HEADS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_every_head_decodes_as_its_reference(
+    device: emulator.Device, head: str, dtype: Any, classes: int
+) -> None:
+    random = np.random.default_rng(classes)
+    recipe = nms_cases.recipe(head, SMALL, classes)
+    outputs = [nms_cases.output(recipe, SMALL, n, random).astype(dtype) for n in (9, 0, 40)]
+    results = compare(device, recipe, SMALL, outputs, cameras=[0, 1, 1])
+    assert len(results[0]) > 3
+    assert len(results[1]) == 0
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_more_candidates_than_top_k(device: emulator.Device, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    recipe = nms_cases.recipe("yolov5", LARGE)
+    outputs = [nms_cases.output(recipe, LARGE, n, random, ties=t) for n, t in ((700, 0), (900, 1))]
+    results = compare(device, recipe, LARGE, outputs, ulps=0, seed=seed)
+    assert all(len(r) > 100 for r in results)
+
+
+def test_identical_to_the_reference_where_the_boxes_are_given(device: emulator.Device) -> None:
+    random = np.random.default_rng(5)
+    recipe = nms_cases.recipe("end2end", LARGE, 3)
+    outputs = [nms_cases.output(recipe, LARGE, n, random, ties=bool(n % 2)) for n in (3, 50, 51)]
+    compare(device, recipe, LARGE, outputs, ulps=0, cameras=[1, 0, 1])
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 63, 64, 65, 255, 256, 257, 300])
+def test_a_chain_in_which_every_box_depends_on_the_one_before(
+    device: emulator.Device, count: int
+) -> None:
+    """Each overlaps only its neighbours, so every second one stays."""
+    recipe = nms_cases.recipe("end2end", LARGE)
+    output = np.zeros((300, 6), np.float32)
+    x = np.arange(count)
+    output[:count] = np.column_stack([x, 0 * x, x + 3.0, 0 * x + 4.0, 0.9 - x * 1e-3, 0 * x])
+    found = compare(device, recipe, LARGE, [output], ulps=0, thresholds=Thresholds(0.1, 0.4))
+    assert len(found[0]) == -(-count // 2)
+
+
+def test_numbers_of_a_broken_network_are_dropped(device: emulator.Device) -> None:
+    random = np.random.default_rng(8)
+    for head in nms_cases.HEADS:
+        recipe = nms_cases.recipe(head, SMALL, 3)
+        output = nms_cases.output(recipe, SMALL, 30, random)
+        broken = random.choice(output.size, output.size // 8, replace=False)
+        output.reshape(-1)[broken] = random.choice(
+            np.array([np.nan, np.inf, -np.inf, 1e30, -5, 0], np.float32), len(broken)
+        )
+        compare(device, recipe, SMALL, [output])
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.7])
+@pytest.mark.parametrize("anchor", ["center", "bottom"])
+def test_temperature_and_anchor(device: emulator.Device, temperature: float, anchor: str) -> None:
+    random = np.random.default_rng(11)
+    recipe = nms_cases.recipe("yolov8", SMALL, temperature=temperature, anchor=anchor)
+    outputs = [nms_cases.output(recipe, SMALL, 25, random) for _ in range(2)]
+    # A score near 1 amplifies the rounding of its logit.
+    compare(device, recipe, SMALL, outputs, ulps=256, cameras=[1, 1])
+
+
+def test_the_weakest_go_where_there_is_no_room(device: emulator.Device) -> None:
+    random = np.random.default_rng(12)
+    recipe = nms_cases.recipe("yolov8", SMALL)
+    output = nms_cases.output(recipe, SMALL, 40, random)
+    box = Letterbox.fit(*SOURCES[0], *SMALL)
+    found = Kernel(device, recipe, SMALL, [output], most=5).run([box], [0])[0]
+    wanted = nms_cases.expected(recipe, SMALL, THRESHOLDS, output, box)
+    assert len(wanted) > 5
+    check(found, Detections(wanted.boxes[:5], wanted.scores[:5], wanted.classes[:5]), ULPS)
+
+
+def test_an_unknown_head_names_those_that_are_known(device: emulator.Device) -> None:
+    recipe = nms_cases.recipe("yolox", SMALL).model_copy(update={"head": "detr"})
+    with pytest.raises(ModelError, match=r"detr.*no CUDA decoder.*yolox"):
+        Kernel(device, recipe, SMALL, [np.zeros((10, 6), np.float32)])
