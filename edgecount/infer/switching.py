@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Deque, Dict, List, Optional, Sequence
+from typing import Callable, Deque, Dict, List, Optional, Sequence
 
 import structlog
 
@@ -44,16 +44,31 @@ class _Flight:
 
 
 class SwitchingBackend:
-    """Hands frames to the backend of the moment; see :class:`~.base.Backend`."""
+    """Hands frames to the backend of the moment; see :class:`~.base.Backend`.
 
-    def __init__(self, first: Backend, probation: int = PROBATION) -> None:
+    Its attributes are those of the backend that frames go to.
+    """
+
+    name: str
+    precision: str
+    depth: int
+    max_batch: int
+
+    def __init__(
+        self,
+        first: Backend,
+        probation: int = PROBATION,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
         """Begin with ``first``; it is owned from now on, as is every one that is offered.
 
         Args:
             first: What counts until another is offered.
             probation: Batches that a new backend must deliver before the old one is closed.
+            on_close: Called when this is closed.
         """
-        self._engine = _Engine(first)
+        self._on_close = on_close
+        self._use(_Engine(first))
         self._previous: Optional[_Engine] = None
         self._offered: Optional[_Engine] = None
         self._probation = probation
@@ -64,26 +79,6 @@ class SwitchingBackend:
         self._delivering = self._engine
         self._last: Dict[str, Tracks] = {}
         self._next_id: Dict[str, int] = {}
-
-    @property
-    def name(self) -> str:
-        """Of the backend that frames go to."""
-        return self._engine.backend.name
-
-    @property
-    def precision(self) -> str:
-        """Likewise."""
-        return self._engine.backend.precision
-
-    @property
-    def depth(self) -> int:
-        """Likewise."""
-        return self._engine.backend.depth
-
-    @property
-    def max_batch(self) -> int:
-        """Likewise."""
-        return self._engine.backend.max_batch
 
     @property
     def settled(self) -> bool:
@@ -149,9 +144,16 @@ class SwitchingBackend:
             engines = [self._engine, self._previous, self._offered]
             self._previous = self._offered = None
             self._changed.notify_all()
+        self._on_close()
         for engine in engines:
             if engine is not None:
                 engine.backend.close()
+
+    def _use(self, engine: _Engine) -> None:
+        backend = engine.backend
+        self._engine = engine
+        self.name, self.precision = backend.name, backend.precision
+        self.depth, self.max_batch = backend.depth, backend.max_batch
 
     def _begin(self, batch: Sequence[Frame]) -> _Flight:
         """The batch's place in the order; this is where a new backend takes over."""
@@ -160,7 +162,8 @@ class SwitchingBackend:
             # A batch that was gathered for the old one may be too large for the new one.
             fits = offered is not None and len(batch) <= offered.backend.max_batch
             if offered is not None and fits and self._previous is None and not waiting:
-                self._previous, self._engine, self._offered = self._engine, offered, None
+                self._previous, self._offered = self._engine, None
+                self._use(offered)
                 _log.info("engine_switched", engine=self.name, precision=self.precision)
             flight = _Flight(self._engine, batch, pending=waiting)
             self._flights.append(flight)
@@ -207,7 +210,8 @@ class SwitchingBackend:
             previous = self._previous
             if previous is None or isinstance(error, DeviceLostError) or self._closed:
                 return False
-            self._engine, self._previous = previous, None
+            self._previous = None
+            self._use(previous)
             for stranded in self._flights:
                 if stranded.engine is engine:
                     stranded.engine, stranded.pending = previous, True
