@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from support import fake_tensorrt
+from support.fake_cuda import FakeCuda
 
 from edgecount.infer.tensorrt.versions import TensorRt, Version, features_of
 
@@ -23,9 +24,11 @@ _OPSET = 13
 Shape = Tuple[Any, ...]
 
 
-def tensorrt(flavour: str, enqueue: Any = None) -> TensorRt:
-    """A fake TensorRT as ``versions.find`` returns a real one."""
-    module = fake_tensorrt.module(flavour, enqueue)
+def tensorrt(flavour: str, cuda: Optional[FakeCuda] = None) -> TensorRt:
+    """A fake TensorRT, as ``versions.find`` returns a real one, on a fake driver."""
+    module = fake_tensorrt.module(
+        flavour, cuda and (lambda stream, work: cuda.enqueue(stream, "tensorrt", work))
+    )
     version = Version.parse(module.__name__, module.__version__)
     return TensorRt(module, version, features_of(version))
 

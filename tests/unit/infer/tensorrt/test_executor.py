@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from support import engines, host_cuda
-from support.host_cuda import HostCuda
+from support import engines
+from support.fake_cuda import FakeCuda, allocations
 
 from edgecount.errors import DeviceLostError, EngineError, ModelError
+from edgecount.infer.cuda.driver import Device
 from edgecount.infer.tensorrt import loader
 from edgecount.infer.tensorrt.executor import TensorRTNetwork
 
@@ -15,9 +16,9 @@ class Rig:
     """An engine in a fake TensorRT on a fake device, and buffers for it."""
 
     def __init__(self, tmp_path, flavour, model, *, network=None, **plan):
-        self.calls = HostCuda()
-        self.device = host_cuda.device(self.calls)
-        self.trt = engines.tensorrt(flavour, self.calls.enqueue)
+        self.calls = FakeCuda()
+        self.device = Device.open(0, self.calls)
+        self.trt = engines.tensorrt(flavour, self.calls)
         self.model = model
         path = engines.write(tmp_path / "net.engine", model, flavour, **plan)
         self.loaded = loader.load(path, self.trt)
@@ -36,7 +37,13 @@ class Rig:
         batch = given[1].shape[0]
         made[1][...] = np.nan
         self.network.enqueue(stream or self.stream, batch, given[0], made[0], consumed)
+        (stream or self.stream).synchronize()
         np.testing.assert_array_equal(made[1], engines.answer(self.model, given[1]))
+
+    @property
+    def graphs(self):
+        """Graphs launched so far."""
+        return self.calls.calls["cuGraphLaunch"]
 
     def names(self):
         return [call[0] for call in self.trt.module.calls]
@@ -57,7 +64,7 @@ def test_the_engine_answers_what_onnx_runtime_answers(tmp_path, flavour, half):
     for seed in range(4):  # plain, plain and captured, replayed, replayed
         given[1][...] = np.random.default_rng(seed).random(given[1].shape)
         rig.run(given, made)
-    assert rig.calls.graphs_launched == 3
+    assert rig.graphs == 3
 
 
 @pytest.mark.parametrize("flavour", engines.FLAVOURS)
@@ -170,19 +177,26 @@ def test_more_streams_than_profiles_are_refused(tmp_path, flavour):
         rig.run(given, made, stream=rig.device.stream())
 
 
+def enqueue(rig, given, made):
+    rig.network.enqueue(rig.stream, 1, given[0], made[0], None)
+
+
+def waits(rig):
+    return rig.calls.calls["cuStreamSynchronize"]
+
+
 def test_a_graph_is_captured_again_when_buffers_change_and_contexts_are_few(tmp_path):
     rig = Rig(tmp_path, "10.3", engines.network(), network={"contexts": 1})
     first, second = rig.buffers(1, 1), rig.buffers(1, 2)
-    for given, made in (first, first, first):
+    for _ in range(3):
+        enqueue(rig, *first)
+    assert (rig.graphs, waits(rig)) == (2, 0)
+    enqueue(rig, *second)  # a context that a graph belongs to is only changed when it is at rest
+    assert (rig.graphs, waits(rig)) == (2, 1)
+    enqueue(rig, *second)
+    assert rig.graphs == 3
+    for given, made in (first, second):
         rig.run(given, made)
-    assert rig.calls.graphs_launched == 2
-    waits = rig.calls.synchronized
-    rig.run(*second)  # a context that a graph belongs to is only changed when it is at rest
-    assert rig.calls.synchronized == waits + 1
-    assert rig.calls.graphs_launched == 2
-    rig.run(*second)
-    rig.run(*second)
-    assert rig.calls.graphs_launched == 4
 
 
 def test_alternating_buffers_with_one_context_never_wait(tmp_path):
@@ -190,18 +204,17 @@ def test_alternating_buffers_with_one_context_never_wait(tmp_path):
     buffers = rig.buffers(1, 1), rig.buffers(1, 2)
     for _ in range(3):
         for given, made in buffers:
-            rig.run(given, made)
-    assert rig.calls.synchronized == 0
-    assert rig.calls.graphs_launched == 0
+            enqueue(rig, given, made)
+    assert (rig.graphs, waits(rig)) == (0, 0)
 
 
 def test_where_a_capture_fails_runs_are_enqueued_one_by_one(tmp_path):
     rig = Rig(tmp_path, "10.3", engines.network())
-    rig.calls.capturable = False
+    rig.calls.fail["cuGraphInstantiate"] = 900
     given, made = rig.buffers(1)
     for _ in range(4):
         rig.run(given, made)
-    assert rig.calls.graphs_launched == 0
+    assert rig.graphs == 0
     assert rig.names().count("execute_async_v3") == 5  # one more, in the capture that failed
 
 
@@ -210,7 +223,7 @@ def test_rtx_is_asked_before_a_capture(tmp_path):
     given, made = rig.buffers(1)
     for _ in range(3):
         rig.run(given, made)
-    assert rig.calls.graphs_launched == 0
+    assert rig.graphs == 0
 
 
 @pytest.mark.parametrize("flavour", engines.FLAVOURS)
@@ -220,11 +233,11 @@ def test_the_consumed_event_is_tensorrts_in_plain_runs_and_follows_a_graph(tmp_p
     given, made = rig.buffers(1)
     rig.run(given, made, consumed=event)
     assert rig.trt.module.consumed == [event.handle]
-    assert rig.calls.events == []
+    assert rig.calls.find("record") == []
     for _ in range(2):
         rig.run(given, made, consumed=event)
     assert rig.trt.module.consumed == [event.handle]
-    assert rig.calls.events == [event.handle] * 2
+    assert [w.what for w in rig.calls.work[1:]] == ["tensorrt", "record"] * 2
 
 
 @pytest.mark.parametrize("flavour", engines.FLAVOURS)
@@ -237,7 +250,7 @@ def test_a_run_that_fails_says_tensorrts_reason(tmp_path, flavour):
 
 def test_a_lost_device_is_told_from_a_failed_run(tmp_path):
     rig = Rig(tmp_path, "10.3", engines.network(), fail="Cuda Runtime (an illegal access)")
-    rig.calls.broken = True
+    rig.calls.fail["cuStreamSynchronize"] = 700
     given, made = rig.buffers(1)
     with pytest.raises(DeviceLostError):
         rig.run(given, made)
@@ -261,7 +274,7 @@ def test_an_output_that_the_head_does_not_decode_is_refused(tmp_path):
 def test_an_engine_for_another_size_is_refused(tmp_path, flavour):
     path = engines.write(tmp_path / "a.engine", engines.network(), flavour)
     loaded = loader.load(path, engines.tensorrt(flavour))
-    device = host_cuda.device(HostCuda())
+    device = Device.open(0, FakeCuda())
     with pytest.raises(ModelError, match=r"takes inputs of \[1, 3, 32, 32\], but \[1, 3, 48, 64\]"):
         TensorRTNetwork(device, loaded, (64, 48))
 
@@ -275,14 +288,26 @@ def test_an_engine_for_full_batches_only_is_refused(tmp_path):
 def test_closing_frees_everything_and_may_be_done_twice(tmp_path):
     rig = Rig(tmp_path, "10.3", engines.network(extra=True))
     given, made = rig.buffers(1)
-    made[1][...] = 0
-    rig.network = TensorRTNetwork(rig.device, rig.loaded, SIZE, expected=(CELLS, 6))
-    before = rig.calls.allocated()
+    network = TensorRTNetwork(rig.device, rig.loaded, SIZE, expected=(CELLS, 6))
+    before = len(rig.calls.memory)
     for _ in range(3):
-        rig.network.enqueue(rig.stream, 1, given[0], made[0], None)
-    assert rig.calls.allocated() > before
-    rig.network.close()
-    rig.network.close()
-    assert rig.calls.allocated() == before
+        network.enqueue(rig.stream, 1, given[0], made[0], None)
+    rig.stream.synchronize()
+    assert len(rig.calls.memory) > before
+    network.close()
+    network.close()
+    assert len(rig.calls.memory) == before
+    assert rig.calls.calls["cuGraphExecDestroy"] == 1
     with pytest.raises(EngineError, match="is closed"):
-        rig.network.enqueue(rig.stream, 1, given[0], made[0], None)
+        network.enqueue(rig.stream, 1, given[0], made[0], None)
+
+
+def test_nothing_is_allocated_once_each_pair_of_buffers_has_run(tmp_path):
+    rig = Rig(tmp_path, "10.3", engines.network(extra=True), network={"graphs": False})
+    given, made = rig.buffers(1)
+    made[1][...] = 0
+    enqueue(rig, given, made)
+    before = allocations(rig.calls.calls)
+    for _ in range(5):
+        enqueue(rig, given, made)
+    assert allocations(rig.calls.calls) == before
