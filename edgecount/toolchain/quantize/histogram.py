@@ -82,7 +82,9 @@ class Magnitudes:
             raise FloatingPointError("not all values are finite")
         self.smallest = min(self.smallest, smallest)
         self.largest = max(self.largest, largest)
-        self._reach(math.frexp(max(-smallest, largest))[1])
+        peak = max(-smallest, largest)
+        if peak:  # frexp's exponent of 0 is 0, as if it were 0.5
+            self._reach(math.frexp(peak)[1])
         flat = values.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
             chunk = flat[start : start + _CHUNK]

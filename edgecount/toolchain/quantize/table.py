@@ -13,6 +13,7 @@ LEVELS = 127
 """Quantised steps on each side of zero. −128 stays unused: symmetric, as TensorRT has it."""
 
 _FORMAT = 1
+_SIZE_KEYS = ("width", "height", "multiple")
 _ALGORITHMS = {"entropy": "EntropyCalibration2", "minmax": "MinMaxCalibration"}
 _DEFAULT_ALGORITHM = "EntropyCalibration2"
 
@@ -52,9 +53,12 @@ class CalibrationTable:
             ) from None
 
     def differences(self, wanted: Mapping[str, Any]) -> Dict[str, Tuple[object, object]]:
-        """Where a recipe's input section differs: key → (the table's value, the recipe's)."""
+        """Where a recipe's input section differs: key → (the table's value, the recipe's).
+
+        Another size is no difference: activations hardly depend on it.
+        """
         have = dict(self.input)
-        keys = sorted({*have, *wanted})
+        keys = sorted({*have, *wanted} - set(_SIZE_KEYS))
         pairs = {key: (have.get(key), _plain(wanted.get(key))) for key in keys}
         return {key: pair for key, pair in pairs.items() if _plain(pair[0]) != pair[1]}
 
@@ -98,7 +102,7 @@ class CalibrationTable:
             return _from_json(data)
         except OSError as error:
             raise DatasetError(f"cannot read the calibration table {path}: {error}") from error
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DatasetError(
                 f"{path} is no calibration table of edgecount ({error}): make one with  "
                 "edgecount calibrate"
@@ -141,7 +145,7 @@ class CalibrationTable:
 
 def _from_json(data: Any) -> CalibrationTable:
     if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
-        raise ValueError(f"not of format {_FORMAT}")
+        raise ValueError(f"it is not of format {_FORMAT}")
     amax = {str(name): float(value) for name, value in data["amax"].items()}
     wrong = [name for name, value in amax.items() if not (math.isfinite(value) and value > 0)]
     if wrong:
@@ -150,8 +154,10 @@ def _from_json(data: Any) -> CalibrationTable:
 
 
 def _cache_line(number: int, line: str) -> Tuple[str, float]:
-    name, _, digits = line.rpartition(": ")
+    name, colon, digits = line.rpartition(": ")
     try:
+        if not colon:
+            raise ValueError(line)
         (scale,) = struct.unpack(">f", bytes.fromhex(digits.strip().zfill(8)))
     except (ValueError, struct.error):
         raise DatasetError(
