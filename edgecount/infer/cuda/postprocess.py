@@ -222,8 +222,8 @@ class Postprocess:
         wanted = recipe.wanted()
         self.options = options
         self._layout = head_layout(recipe, size, output_shape, threshold)
-        module = load(device, "nms", defines(recipe, output_dtype))
-        self._decode, self._suppress = (module.function(name) for name in KERNELS)
+        self._module = load(device, "nms", defines(recipe, output_dtype))
+        self._decode, self._suppress = (self._module.function(name) for name in KERNELS)
         self._wide = _BLOCKS_PER_PROCESSOR * device.properties.multiprocessors
         self._cameras, polygons, corners = _mask_tables(ignore)
         self._scratch, self._memory = self._reserve(device, stream, max_batch)
@@ -296,6 +296,12 @@ class Postprocess:
                 _Output(*astuple(found)),
             ),
         )
+
+    def close(self) -> None:
+        """Free its memory and kernels; closing the device does, too."""
+        for buffer in (self._memory, self._wanted, self._polygons, self._corners):
+            buffer.close()
+        self._module.close()
 
     def _reserve(self, device: Device, stream: Stream, batch: int) -> Tuple[_Scratch, DeviceBuffer]:
         """Memory between the launches, its counters at zero."""

@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 from support import nms_cases
 from support.cuda_emulator import emulator
+from support.nms_run import NmsRun, check
 
 from edgecount.config import Point
 from edgecount.errors import ModelError
-from edgecount.infer.cuda.postprocess import (
-    KERNELS,
-    PICTURE,
-    DetectionBuffers,
-    Options,
-    Postprocess,
-)
+from edgecount.infer.cuda.postprocess import KERNELS
 from edgecount.infer.detector import Thresholds
 from edgecount.infer.letterbox import Letterbox
 from edgecount.infer.recipe import Recipe
@@ -41,74 +36,27 @@ def load(device: emulator.Device, name: str, defines: Any) -> emulator.Module:
     return device.compile(name, KERNELS, defines)
 
 
-class Kernel:
-    """The launcher on the emulator, with its buffers."""
-
-    def __init__(
-        self,
-        device: emulator.Device,
-        recipe: Recipe,
-        size: Tuple[int, int],
-        outputs: Sequence[np.ndarray],
-        *,
-        seed: int = 0,
-        most: int = 1024,
-        thresholds: Thresholds = THRESHOLDS,
-    ) -> None:
-        self.device, self.outputs, self.most = device, outputs, most
-        self.stream = device.stream(seed)
-        self.post = Postprocess(
-            device,  # type: ignore[arg-type]
-            self.stream,  # type: ignore[arg-type]
-            recipe,
-            size=size,
-            output_shape=outputs[0].shape,
-            output_dtype=outputs[0].dtype,
-            thresholds=thresholds,
-            ignore=MASKS,
-            max_batch=len(outputs),
-            options=Options(max_detections=most),
-            load=load,  # type: ignore[arg-type]
-        )
-
-    def run(self, boxes: Sequence[Letterbox], cameras: Sequence[int]) -> List[Detections]:
-        batch = len(self.outputs)
-        pictures = np.zeros(batch, PICTURE)
-        for record, box, camera in zip(pictures, boxes, cameras):
-            self.post.describe(record, box, camera)
-        output = self.device.array(np.stack(self.outputs))
-        records = self.device.array(pictures)
-        found = self.device.allocate(DetectionBuffers.bytes_for(batch, self.most))
-        buffers = DetectionBuffers.at(found.pointer, batch, self.most)
-        self.post.launch(
-            self.stream,  # type: ignore[arg-type]
-            batch,
-            output.pointer,
-            records.pointer,
-            buffers,
-        )
-        return unpacked(found.array, batch, self.most)
-
-
-def unpacked(raw: np.ndarray, batch: int, most: int) -> List[Detections]:
-    size = batch * most
-    boxes = raw[: 16 * size].view(np.float32).reshape(batch, most, 4)
-    scores = raw[16 * size : 20 * size].view(np.float32).reshape(batch, most)
-    classes = raw[20 * size : 24 * size].view(np.int32).reshape(batch, most)
-    count = raw[24 * size :].view(np.int32)
-    return [
-        Detections(boxes[b, :n].copy(), scores[b, :n].copy(), classes[b, :n].copy())
-        for b, n in enumerate(count)
-    ]
-
-
-def check(found: Detections, wanted: Detections, ulps: int) -> None:
-    assert len(found) == len(wanted)
-    assert (found.classes == wanted.classes).all()
-    for have, want in ((found.boxes, wanted.boxes), (found.scores, wanted.scores)):
-        # In units of the last place of the largest number, as sums cancel.
-        scale = np.spacing(np.abs(want).max(initial=1.0, axis=0))
-        assert (np.abs(have - want) <= ulps * scale).all()
+def run_of(
+    device: emulator.Device,
+    recipe: Recipe,
+    size: Tuple[int, int],
+    outputs: Sequence[np.ndarray],
+    *,
+    seed: int = 0,
+    most: int = 1024,
+    thresholds: Thresholds = THRESHOLDS,
+) -> NmsRun:
+    return NmsRun(
+        device,
+        device.stream(seed),
+        recipe,
+        size,
+        outputs,
+        thresholds=thresholds,
+        masks=MASKS,
+        most=most,
+        load=load,
+    )
 
 
 def compare(
@@ -124,7 +72,7 @@ def compare(
 ) -> List[Detections]:
     boxes = [Letterbox.fit(*SOURCES[i % len(SOURCES)], *size) for i in range(len(outputs))]
     cameras = cameras or [0] * len(outputs)
-    kernel = Kernel(device, recipe, size, outputs, seed=seed, thresholds=thresholds)
+    kernel = run_of(device, recipe, size, outputs, seed=seed, thresholds=thresholds)
     results = kernel.run(boxes, cameras)
     for output, box, camera, found in zip(outputs, boxes, cameras, results):
         masks = MASKS[camera]
@@ -204,7 +152,7 @@ def test_the_weakest_go_where_there_is_no_room(device: emulator.Device) -> None:
     recipe = nms_cases.recipe("yolov8", SMALL)
     output = nms_cases.output(recipe, SMALL, 40, random)
     box = Letterbox.fit(*SOURCES[0], *SMALL)
-    found = Kernel(device, recipe, SMALL, [output], most=5).run([box], [0])[0]
+    found = run_of(device, recipe, SMALL, [output], most=5).run([box], [0])[0]
     wanted = nms_cases.expected(recipe, SMALL, THRESHOLDS, output, box)
     assert len(wanted) > 5
     check(found, Detections(wanted.boxes[:5], wanted.scores[:5], wanted.classes[:5]), ULPS)
@@ -213,4 +161,4 @@ def test_the_weakest_go_where_there_is_no_room(device: emulator.Device) -> None:
 def test_an_unknown_head_names_those_that_are_known(device: emulator.Device) -> None:
     recipe = nms_cases.recipe("yolox", SMALL).model_copy(update={"head": "detr"})
     with pytest.raises(ModelError, match=r"detr.*no CUDA decoder.*yolox"):
-        Kernel(device, recipe, SMALL, [np.zeros((10, 6), np.float32)])
+        run_of(device, recipe, SMALL, [np.zeros((10, 6), np.float32)])

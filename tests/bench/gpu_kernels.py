@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""How long the CUDA kernels take, beside what they replace.
+
+    gpu_kernels.py --out DIR [--only nms|preprocess] [--quick]
+
+Needs a GPU; torch and torchvision for the comparison. Times are medians over replays of a
+CUDA graph that holds the work several times, between events, so they hold the gaps between
+kernels and not the launches from Python. Writes gpu_kernels.json and prints a table.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Tuple
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support import nms_cases
+from support.nms_run import NmsRun
+
+from edgecount.infer.cuda.driver import Device, Stream
+from edgecount.infer.detector import Thresholds
+from edgecount.infer.letterbox import Letterbox
+
+THRESHOLDS = Thresholds(0.25, 0.6)
+REPEATS, REPLAYS, WARM_UPS = 20, 30, 3
+Row = Dict[str, Any]
+SIZES = ((640, 640), (1280, 1280))  # 8,400 and 33,600 cells
+
+
+def timed(
+    device: Device, stream: Stream, work: Callable[[], None], repeats: int = REPEATS
+) -> float:
+    """Median microseconds of ``work`` on the device."""
+
+    def several() -> None:
+        for _ in range(repeats):
+            work()
+
+    work()
+    stream.synchronize()
+    graph = device.graph(stream, several)
+    start, end = device.event(timing=True), device.event(timing=True)
+    times = []
+    for i in range(WARM_UPS + REPLAYS):
+        stream.record(start)
+        graph.launch(stream)
+        stream.record(end)
+        stream.synchronize()
+        if i >= WARM_UPS:
+            times.append(1e6 * end.since(start) / repeats)
+    graph.close()
+    return statistics.median(times)
+
+
+def nms_rows(device: Device, stream: Stream, quick: bool) -> List[Row]:
+    """NMS and decoding by heads, candidates and batch."""
+    rows = []
+    for size in SIZES:
+        for heads in (20, 300, 1000):
+            for batch in (1, 8, 32):
+                if quick and batch == 8:
+                    continue
+                rows.append(nms_row(device, stream, "ltrb", size, heads, batch))
+                print(rows[-1], flush=True)
+    for head in nms_cases.HEADS:
+        rows.append(nms_row(device, stream, head, (640, 640), 300, 1))
+        print(rows[-1], flush=True)
+    return rows
+
+
+def nms_row(
+    device: Device, stream: Stream, head: str, size: Tuple[int, int], heads: int, batch: int
+) -> Row:
+    random = np.random.default_rng(heads)
+    recipe = nms_cases.recipe(head, size)
+    made = [nms_cases.output(recipe, size, heads, random) for _ in range(min(batch, 4))]
+    outputs = [made[i % len(made)] for i in range(batch)]
+    boxes = [Letterbox.fit(1920, 1080, *size)] * batch
+    nms = NmsRun(device, stream, recipe, size, outputs, thresholds=THRESHOLDS)
+    results = nms.run(boxes, [-1] * batch)
+    row: Row = {
+        "head": head,
+        "rows": nms_cases.rows_of(recipe, size),
+        "heads": heads,
+        "batch": batch,
+        "candidates": candidates_of(recipe, size, outputs[0]),
+        "kept": len(results[0]),
+        "us": timed(device, stream, nms.launch),
+    }
+    row.update(parts(device, stream, nms))
+    if head == "ltrb":
+        row["torchvision_us"] = torchvision_us(recipe, size, outputs)
+    nms.close()
+    return row
+
+
+def parts(device: Device, stream: Stream, nms: NmsRun) -> Row:
+    """Each of the two kernels alone, on what is in memory."""
+    times = {}
+    for kernel in ("decode_head", "suppress"):
+        only = _Only(stream, kernel)
+        nms.stream = only
+        times[f"{kernel}_us"] = timed(device, stream, nms.launch)
+    nms.stream = stream
+    return times
+
+
+class _Only:
+    """A stream that launches one kernel and lets the others out."""
+
+    def __init__(self, stream: Stream, kernel: str) -> None:
+        self._stream, self._kernel = stream, kernel
+
+    def launch(self, function: Any, *arguments: Any) -> None:
+        if function.name == self._kernel:
+            self._stream.launch(function, *arguments)
+
+
+def candidates_of(recipe: Any, size: Tuple[int, int], output: Any) -> int:
+    return len(decoded(recipe, size, output, THRESHOLDS.score).scores)
+
+
+def decoded(recipe: Any, size: Tuple[int, int], output: Any, threshold: float) -> Any:
+    from edgecount.infer.detector import _head
+
+    return _head(recipe).decode(output, *size, threshold)
+
+
+def torchvision_us(recipe: Any, size: Tuple[int, int], outputs: List[Any]) -> float:
+    """What torchvision takes for filter and NMS; decoded boxes and scores are given to it."""
+    try:
+        import torch
+        from torchvision.ops import nms
+    except ImportError:
+        return float("nan")
+    every = [decoded(recipe, size, o, 1e-6) for o in outputs[:4]]
+    given = [
+        (torch.from_numpy(c.boxes).cuda(), torch.from_numpy(c.scores).cuda())
+        for c in (every * len(outputs))[: len(outputs)]
+    ]
+
+    def once() -> None:
+        for boxes, scores in given:
+            keep = scores >= THRESHOLDS.score
+            some, some_scores = boxes[keep], scores[keep]
+            some[nms(some, some_scores, THRESHOLDS.iou)]
+        torch.cuda.synchronize()
+
+    times = []
+    for _ in range(WARM_UPS + 15):
+        started = time.perf_counter()
+        once()
+        times.append(time.perf_counter() - started)
+    return 1e6 * statistics.median(times[WARM_UPS:])
+
+
+def copy_bandwidth(device: Device, stream: Stream) -> float:
+    """Bytes per second, read and written, of a large copy on the device."""
+    size = 1 << 30
+    source, target = device.allocate(size), device.allocate(size)
+    stream.fill(source.pointer, 7, size)
+    micros = timed(device, stream, lambda: stream.copy(target.pointer, source.pointer, size), 4)
+    source.close()
+    target.close()
+    return 2 * size / (1e-6 * micros)
+
+
+def table(rows: List[Row]) -> str:
+    """As Markdown."""
+    if not rows:
+        return ""
+    keys = list(dict.fromkeys(k for row in rows for k in row))
+    lines = ["| " + " | ".join(keys) + " |", "|" + " --- |" * len(keys)]
+    for row in rows:
+        cells = (row.get(k, "") for k in keys)
+        lines.append(
+            "| " + " | ".join(f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells) + " |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", choices=["nms", "preprocess"])
+    parser.add_argument("--quick", action="store_true", help="leave batch 8 out")
+    given = parser.parse_args()
+    device = Device.open()
+    stream = device.stream()
+    properties = device.properties
+    result: Dict[str, Any] = {
+        "device": properties.name,
+        "driver": ".".join(map(str, properties.driver)),
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+        "copy_gb_per_s": copy_bandwidth(device, stream) / 1e9,
+    }
+    if given.only != "preprocess":
+        result["nms"] = nms_rows(device, stream, given.quick)
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "gpu_kernels.json").write_text(json.dumps(result, indent=1))
+    print({k: v for k, v in result.items() if not isinstance(v, list)})
+    for name in ("nms", "preprocess"):
+        print(table(result.get(name, [])))
+
+
+if __name__ == "__main__":
+    main()
