@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from pydantic import Field, ValidationError
 from typing_extensions import Literal
@@ -16,8 +16,6 @@ from edgecount.infer.tensorrt.profile import Profile
 from edgecount.infer.tensorrt.versions import Version
 
 Precision = Literal["fp32", "fp16", "int8"]
-# Sections of a recipe that an engine is made of; thresholds, names and budgets are not.
-_BUILT_FROM = ("precision", "input")
 _MIB = 2**20
 
 
@@ -27,7 +25,7 @@ class BuildKey(Strict):
     Attributes:
         model: Name of the model.
         model_sha256: Of the ONNX file that is built.
-        recipe_sha256: Of the recipe's sections that matter here; see :func:`recipe_hash`.
+        recipe_sha256: Of the recipe's precision rules; see :func:`recipe_hash`.
         calibration_sha256: Of the calibration table of an implicit build, else empty.
         runtime: ``tensorrt`` or ``tensorrt_rtx``.
         runtime_version: Its version.
@@ -206,7 +204,7 @@ def _made_of(built: BuildKey, now: BuildKey) -> str:
     names = {
         "model": "model",
         "model_sha256": "ONNX file",
-        "recipe_sha256": "recipe",
+        "recipe_sha256": "recipe's precision",
         "calibration_sha256": "calibration table",
     }
     changed = [shown for name, shown in names.items() if getattr(built, name) != getattr(now, name)]
@@ -228,13 +226,13 @@ def _asked(built: BuildKey, now: BuildKey) -> str:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """SHA-256 of what an engine takes from a recipe: its precision rules and its input."""
-    data = recipe.model_dump(mode="json")
-    return _hash({name: data[name] for name in _BUILT_FROM})
+    """SHA-256 of what an engine takes from a recipe: its precision rules.
 
-
-def _hash(data: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    Thresholds, names and budgets are not in it; the input's size is the profile, and how
+    pictures are prepared is in the scales of the quantised file.
+    """
+    rules = recipe.model_dump(mode="json")["precision"]
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:

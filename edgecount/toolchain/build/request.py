@@ -4,22 +4,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
-from typing_extensions import Literal
-
 from edgecount.errors import ConfigError, EngineError, ModelError
 from edgecount.infer import recipe as recipes
 from edgecount.infer.recipe import Recipe
 from edgecount.infer.tensorrt import profile as profiles
+from edgecount.infer.tensorrt.choice import (
+    DEFAULT_WORKSPACE,
+    Asked,
+    choose_precision,
+    file_for,
+    quantised_file,
+)
 from edgecount.infer.tensorrt.device import DeviceFacts
 from edgecount.infer.tensorrt.manifest import BuildKey, Precision, key_for
 from edgecount.infer.tensorrt.profile import Profile, Shape
-from edgecount.infer.tensorrt.versions import TensorRt, has_int8, refusal
+from edgecount.infer.tensorrt.versions import TensorRt, refusal
 from edgecount.toolchain.build import onnx_file
 from edgecount.toolchain.build.onnx_file import OnnxFile
-
-_GIB = 2**30
-DEFAULT_WORKSPACE = 2 * _GIB
-_QUANTISED = ".int8.onnx"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class BuildRequest:
     """
 
     model: str
-    precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
+    precision: Asked = "auto"
     shapes: Tuple[Optional[Shape], Optional[Shape], Optional[Shape]] = (None, None, None)
     workspace: int = DEFAULT_WORKSPACE
     dla: bool = False
@@ -82,9 +83,10 @@ def plan(request: BuildRequest, trt: TensorRt, device: DeviceFacts) -> Plan:
     if refused:
         raise EngineError(refused)
     path, recipe = _find(request.model)
-    precision, note = _precision(request, path, device)
+    calibrated = request.calibration is not None
+    precision, note = choose_precision(request.precision, path, device, calibrated=calibrated)
     file = onnx_file.read(_variant(path, precision, request, trt))
-    recipe = recipe or _own_recipe(file)
+    recipe = recipe or _own_recipe(file, path)
     profile = profiles.choose(file.input_shape, recipe, request.shapes)
     _check(file, precision, request)
     key = key_for(
@@ -102,11 +104,6 @@ def plan(request: BuildRequest, trt: TensorRt, device: DeviceFacts) -> Plan:
     return Plan(file, recipe, precision, strong, profile, request, key, _notes(file, device, note))
 
 
-def quantised_file(path: Path) -> Path:
-    """Where the INT8 file of an FP32 file lies: ``head-n.int8.onnx`` beside ``head-n.onnx``."""
-    return path if path.name.endswith(_QUANTISED) else path.with_name(path.stem + _QUANTISED)
-
-
 def _find(model: str) -> Tuple[Path, Optional[Recipe]]:
     if model in recipes.shipped():
         return recipes.find(model, None)
@@ -115,33 +112,16 @@ def _find(model: str) -> Tuple[Path, Optional[Recipe]]:
     return recipes.find(None, path) if looks_like_a_path else recipes.find(model, None)
 
 
-def _precision(
-    request: BuildRequest, path: Path, device: DeviceFacts
-) -> Tuple[Precision, Optional[str]]:
-    """The precision to build, and why it is another than was asked for."""
-    units = device.capability is None or has_int8(device.capability)
-    if request.precision == "int8" and not units:
-        return "fp16", f"{device.name} (SM {device.sm}) has no INT8 units: building FP16 instead"
-    if request.precision != "auto":
-        return request.precision, None
-    quantised = quantised_file(path).is_file() or request.calibration is not None
-    return ("int8" if units and quantised else "fp16"), None
-
-
 def _variant(path: Path, precision: Precision, request: BuildRequest, trt: TensorRt) -> Path:
     """The file that holds this precision."""
-    if precision != "int8":
-        plain = path.with_name(path.name.replace(_QUANTISED, ".onnx"))
-        return plain if plain.is_file() else path
-    if request.calibration is not None:
+    if precision == "int8" and request.calibration is not None:
         if not trt.features.weakly_typed:
             raise ConfigError(
                 f"{trt.version.label} has no calibrators any more: write the scales into the file "
                 "with  edgecount quantize, and build without --calibration"
             )
         return path
-    quantised = quantised_file(path)
-    return quantised if quantised.is_file() else path
+    return file_for(path, precision)
 
 
 def _check(file: OnnxFile, precision: Precision, request: BuildRequest) -> None:
@@ -160,17 +140,15 @@ def _check(file: OnnxFile, precision: Precision, request: BuildRequest) -> None:
         raise ConfigError("the DLA computes in FP16 and INT8: build with --precision fp16 or int8")
 
 
-def _own_recipe(file: OnnxFile) -> Recipe:
-    """The recipe that a file carries, or what can be read from it."""
+def _own_recipe(file: OnnxFile, path: Path) -> Recipe:
+    """The recipe that a file carries, or what can be read from it; named after ``path``."""
     metadata = {entry.key: entry.value for entry in file.model.metadata_props}
-    found = recipes.embedded(file.path, metadata)
+    found = recipes.embedded(path, metadata)
     if found is not None:
         return found
     dims = file.model.graph.output[0].type.tensor_type.shape.dim
     output: List[Any] = [d.dim_value if d.dim_value > 0 else d.dim_param or "?" for d in dims]
-    # An INT8 file that says nothing of itself is the same model as its FP32 file.
-    plain = file.path.with_name(file.path.name.replace(_QUANTISED, ".onnx"))
-    return recipes.infer(plain, file.input_shape, output, metadata)
+    return recipes.infer(path, file.input_shape, output, metadata)
 
 
 def _notes(file: OnnxFile, device: DeviceFacts, note: Optional[str]) -> Tuple[str, ...]:

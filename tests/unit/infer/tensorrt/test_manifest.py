@@ -31,7 +31,7 @@ KEY = BuildKey(
 CHANGES = {
     "model": ("head-s", "the model has changed"),
     "model_sha256": ("c", "the ONNX file has changed since"),
-    "recipe_sha256": ("c", "the recipe has changed since"),
+    "recipe_sha256": ("c", "the recipe's precision has changed since"),
     "calibration_sha256": ("c", "the calibration table has changed since"),
     "runtime": ("tensorrt_rtx", "built with TensorRT 8.5.2, this is TensorRT-RTX 8.5.2"),
     "runtime_version": ("10.3.0", "built with TensorRT 8.5.2, this is TensorRT 10.3.0"),
@@ -87,9 +87,9 @@ RECIPE = Recipe(
 )
 
 
-def test_thresholds_do_not_rebuild_an_engine_but_the_input_does() -> None:
+def test_thresholds_do_not_rebuild_an_engine_but_precision_rules_do() -> None:
     assert recipe_hash(RECIPE) == recipe_hash(RECIPE.model_copy(update={"score_threshold": 0.9}))
-    other = RECIPE.model_copy(update={"input": InputRecipe(width=416, height=416, scale=1 / 255)})
+    other = Recipe.model_validate({**RECIPE.model_dump(), "precision": {"fp32": ["head.*"]}})
     assert recipe_hash(RECIPE) != recipe_hash(other)
 
 
