@@ -35,7 +35,7 @@ from edgecount.toolchain.build.request import BuildRequest
 
 RUNTIME = "tensorrt_rtx"
 # Lines of a run's output that are worth a look.
-TELLING = ("backend_unusable", "engine_", "service_started", "finished", "edgecount:")
+TELLING = ("backend_unusable", "engine_", '"started"', '"stopped"', "edgecount:")
 CONFIG = """
 device: bench
 model: {{name: head-n, backend: {backend}, fallback: {fallback}}}
