@@ -8,7 +8,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
@@ -35,7 +35,7 @@ class GatherSettings:
 
     Attributes:
         size: Width and height of the network's input; the recipe's where None.
-        batch: Pictures in one call. A model whose batch is fixed decides itself.
+        batch: Pictures in one call; 1 where the model takes no more.
         workers: Calls side by side, one CPU thread each; one for each core where None.
         memory_mib: Memory that activations may take, MiB: where they need more, fewer
             calls run side by side.
@@ -77,8 +77,7 @@ def gather(
     """Run pictures through a network and gather the magnitudes of its activations.
 
     Pictures are prepared by :meth:`~edgecount.infer.detector.OnnxDetector.prepare`, the
-    pipeline's own function. A model whose batch is fixed gets its last one filled up with
-    pictures of the same batch, which then count twice.
+    pipeline's own function. What is counted depends neither on batches nor on workers.
 
     Args:
         model: FP32 ONNX file, or the model itself.
@@ -131,8 +130,8 @@ class _Pass:
         self._images = images
         self._settings = settings
         self._progress = progress or (lambda _done: None)
-        declared = network.input_shape[0]
-        self._fixed = declared if isinstance(declared, int) and declared > 0 else None
+        # check_input lets pass what takes one picture, or any number.
+        self._batch = 1 if network.input_shape[0] == 1 else settings.batch
         self._lock = threading.Lock()
         self._taken = 0
         self.done = 0
@@ -191,7 +190,7 @@ class _Pass:
         """The index of the next picture, and a batch of pictures; an empty one at the end."""
         with self._lock:
             first = self._taken
-            images = list(islice(self._images, self._fixed or self._settings.batch))
+            images = list(islice(self._images, self._batch))
             self._taken += len(images)
         return first, images
 
@@ -202,8 +201,8 @@ class _Pass:
 
     def _prepared(self, images: Sequence[UInt8Array]) -> Float32Array:
         width, height = self._detector.size
-        batch = np.empty((self._fixed or len(images), 3, height, width), np.float32)
-        for image, out in zip(cycle(images), batch):
+        batch = np.empty((len(images), 3, height, width), np.float32)
+        for image, out in zip(images, batch):
             self._detector.prepare(image, out)
         return batch
 

@@ -40,7 +40,7 @@ def load(model: Model) -> Tuple[onnx.ModelProto, str]:
     """The model, and the SHA-256 of its file (of its serialised form, where it has none).
 
     Raises:
-        ModelError: The file cannot be read, or the model is quantised already.
+        ModelError: The file cannot be read, or the model is no FP32 model (any more).
     """
     if isinstance(model, Path):
         try:
@@ -56,7 +56,19 @@ def load(model: Model) -> Tuple[onnx.ModelProto, str]:
             f"the model is quantised already ({describe(quantised)}): calibrate the FP32 file that "
             "it was made of"
         )
+    _check_floats(proto)
     return proto, digest
+
+
+def _check_floats(model: onnx.ModelProto) -> None:
+    fixed = {i.name for i in model.graph.initializer}
+    for value in model.graph.input:
+        kind = value.type.tensor_type.elem_type
+        if value.name not in fixed and kind != TensorProto.FLOAT:
+            raise ModelError(
+                f"the model's input {value.name!r} takes {TensorProto.DataType.Name(kind)}: "
+                "calibrate the FP32 file"
+            )
 
 
 def float_tensors(model: onnx.ModelProto) -> List[str]:

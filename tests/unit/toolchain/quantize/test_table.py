@@ -86,9 +86,9 @@ class TestTensorRtCache:
         assert list(back.amax.values()) == pytest.approx(list(amax.values()), rel=1e-6)
 
     def test_names_may_hold_colons_and_blanks(self):
-        text = "TRT-8205-EntropyCalibration2\n(Unnamed Layer* 3) [Conv]_output: 3f800000\nx: 0: 3f800000\n"
-        found = CalibrationTable.from_tensorrt_cache(text)
-        assert list(found.amax) == ["(Unnamed Layer* 3) [Conv]_output", "x: 0"]
+        names = ["(Unnamed Layer* 3) [Conv]_output", "x: 0"]
+        lines = ["TRT-8205-EntropyCalibration2", *(f"{name}: 3f800000" for name in names)]
+        assert list(CalibrationTable.from_tensorrt_cache("\n".join(lines)).amax) == names
 
     def test_digits_as_tensorrt_prints_them_without_leading_zeros(self):
         (bits,) = struct.unpack(">I", struct.pack(">f", 1e-30))
