@@ -4,6 +4,7 @@
 (N, H/8 × W/8, 6) out, each row a weighted sum of its cell's pixels.
 """
 
+import ctypes
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support import fake_tensorrt
 from support.fake_cuda import FakeCuda
 
+from edgecount.infer.tensorrt import efficient_nms as nms_outputs
 from edgecount.infer.tensorrt.versions import TensorRt, Version, features_of
 
 STRIDE = 8
@@ -121,6 +123,30 @@ def answer(
     session = onnxruntime.InferenceSession(model.SerializeToString())
     result: np.ndarray[Any, Any] = session.run([output or "output"], {"images": pictures})[0]
     return result
+
+
+class RowsOnHost:
+    """Makes rows of the outputs of EfficientNMS where device memory is the host's."""
+
+    def __init__(self, device: Any, most: int) -> None:
+        self._calls, self._most = device.calls, most
+
+    def launch(self, stream: Any, batch: int, sources: Sequence[int], target: int) -> None:
+        most = self._most
+        shapes = [(batch, 1), (batch, most, 4), (batch, most), (batch, most)]
+        dtypes = [np.int32, np.float32, np.float32, np.int32]
+
+        def work() -> None:
+            given = [_view(*where) for where in zip(sources, shapes, dtypes)]
+            rows = nms_outputs.rows(*given)
+            _view(target, rows.shape, np.float32)[...] = rows
+
+        self._calls.enqueue(stream.handle, "rows", work)
+
+
+def _view(address: int, shape: Sequence[int], dtype: Any) -> Any:
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype).reshape(shape)
 
 
 def _model(

@@ -9,13 +9,17 @@ for other buffers gives its graph up. Where a capture fails, runs are enqueued o
 
 import threading
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import structlog
+from numpy.typing import DTypeLike
 
 from edgecount.errors import DeviceLostError, EngineError, ModelError
 from edgecount.infer.cuda.driver import Device, DeviceBuffer, Event, Graph, Stream
+from edgecount.infer.cuda.network import bytes_of
+from edgecount.infer.tensorrt import efficient_nms
+from edgecount.infer.tensorrt.efficient_nms import Converter, RowsKernel
 from edgecount.infer.tensorrt.flavours import Context, Range, Shape, TensorSpec
 from edgecount.infer.tensorrt.loader import LoadedEngine
 
@@ -49,6 +53,14 @@ class _Lane:
 
     jobs: List[_Job] = field(default_factory=list)
     memory: Optional[DeviceBuffer] = None
+    scratch: Dict[str, DeviceBuffer] = field(default_factory=dict)
+
+    def close(self) -> None:
+        for job in self.jobs:
+            job.forget_graph()
+        self.jobs.clear()
+        for buffer in (*self.scratch.values(), *([self.memory] if self.memory else [])):
+            buffer.close()
 
 
 class TensorRTNetwork:
@@ -72,6 +84,7 @@ class TensorRTNetwork:
         precision: Optional[str] = None,
         graphs: bool = True,
         contexts: Optional[int] = None,
+        convert: Callable[[Device, int], Converter] = RowsKernel,
     ) -> None:
         """Check the engine's inputs and outputs, and make a first context.
 
@@ -86,6 +99,7 @@ class TensorRTNetwork:
                 the caller records ``enqueue`` into a graph.
             contexts: Most contexts per stream; one for each pair of buffers and batch size
                 where None.
+            convert: Makes what turns the outputs of EfficientNMS into rows.
 
         Raises:
             ModelError: The engine is no detector, or not for this size.
@@ -94,23 +108,24 @@ class TensorRTNetwork:
         self._device = device
         self._loaded: Optional[LoadedEngine] = loaded
         self._path = loaded.path
-        self._input = _only_input(loaded)
+        self._input = only_input(loaded)
         self._shape = (3, size[1], size[0])
         self.max_batch = _checked_batch(loaded, self._input, size)
         self._outputs = [t for t in loaded.api.tensors if not t.is_input]
         self.name = loaded.label
-        self.input_dtype = self._input.dtype
+        self.input_dtype: DTypeLike = self._input.dtype
         self.precision = precision or loaded.precision or _precision(self._input)
         self._graphs = graphs
         self._most = contexts
         self._lock = threading.Lock()
         self._lanes: Dict[int, _Lane] = {}
-        self._scratch: Dict[str, DeviceBuffer] = {}
         self._contexts = 1
         self._spare: Optional[Context] = loaded.api.context(0, 0)
         self._shapes = self._all_shapes(self._spare)
+        self._nms = efficient_nms.find(self._outputs)
+        self._convert = None if self._nms is None else convert(device, self._nms.most)
         self._output = self._choose_output(expected)
-        self.output_dtype = self._output.dtype
+        self.output_dtype: DTypeLike = self._output.dtype
 
     @property
     def _engine(self) -> LoadedEngine:
@@ -124,6 +139,8 @@ class TensorRTNetwork:
             raise EngineError(
                 f"the engine {self._path} takes 1 to {self.max_batch} picture(s), not {batch}"
             )
+        if self._nms is not None:
+            return batch, self._nms.most, efficient_nms.COLUMNS
         return self._shapes[batch][self._output.name]
 
     def recordable(self, combinations: int) -> bool:
@@ -172,15 +189,8 @@ class TensorRTNetwork:
         """Free graphs, contexts and memory. Nothing may be under way. May be called twice."""
         with self._lock:
             for lane in self._lanes.values():
-                for job in lane.jobs:
-                    job.forget_graph()
-                lane.jobs.clear()
-                if lane.memory is not None:
-                    lane.memory.close()
+                lane.close()
             self._lanes.clear()
-            for buffer in self._scratch.values():
-                buffer.close()
-            self._scratch.clear()
             self._spare = None
             self._loaded = None
 
@@ -193,7 +203,7 @@ class TensorRTNetwork:
                 lane.jobs.remove(job)
             else:
                 job = self._free_job(lane, stream)
-                self._prepare(job, key, stream)
+                self._prepare(job, lane, key, stream)
             lane.jobs.append(job)
         return job
 
@@ -228,30 +238,37 @@ class TensorRTNetwork:
             context.set_memory(lane.memory.pointer)
         return context
 
-    def _prepare(self, job: _Job, key: _Key, stream: Stream) -> None:
+    def _prepare(self, job: _Job, lane: _Lane, key: _Key, stream: Stream) -> None:
         batch, source, target = key
         shape = (batch, *self._shape)
         if not job.context.set_shape(self._input.name, shape):
             raise self._failure(f"it does not take an input of {list(shape)}", stream)
         job.addresses = {self._input.name: source}
         for spec in self._outputs:
-            wanted = spec.name == self._output.name
-            job.addresses[spec.name] = target if wanted else self._scratch_for(spec)
+            direct = spec is self._output and self._nms is None
+            job.addresses[spec.name] = target if direct else self._scratch(lane, spec)
         job.key = key
         job.warm = False
 
-    def _scratch_for(self, spec: TensorSpec) -> int:
-        """Where an output that nobody reads is written to."""
-        if spec.name not in self._scratch:
+    def _scratch(self, lane: _Lane, spec: TensorSpec) -> int:
+        """Where an output is written to that is converted, or that nobody reads."""
+        if spec.name not in lane.scratch:
             shape = self._shapes[self.max_batch][spec.name]
-            size = int(np.prod(shape)) * spec.dtype.itemsize
-            self._scratch[spec.name] = self._device.allocate(max(size, 1))
-        return self._scratch[spec.name].pointer
+            lane.scratch[spec.name] = self._device.allocate(bytes_of(shape, spec.dtype))
+        return lane.scratch[spec.name].pointer
 
     def _run(self, job: _Job, stream: Stream, consumed: Optional[Event]) -> None:
         event = None if consumed is None else consumed.handle
         if not job.context.enqueue(stream.handle, job.addresses, event):
             raise self._failure("a run failed", stream)
+        self._to_rows(job, stream)
+
+    def _to_rows(self, job: _Job, stream: Stream) -> None:
+        if self._nms is None or self._convert is None or job.key is None:
+            return
+        batch, _, target = job.key
+        sources = [job.addresses[name] for name in self._nms.names]
+        self._convert.launch(stream, batch, sources, target)
 
     def _capture(self, job: _Job, stream: Stream) -> None:
         if not job.context.capturable(stream.handle):
@@ -268,6 +285,7 @@ class TensorRTNetwork:
     def _enqueue_captured(self, job: _Job, stream: Stream) -> None:
         if not job.context.enqueue(stream.handle, job.addresses, None):
             raise EngineError(self._engine.messages.take())
+        self._to_rows(job, stream)
 
     def _failure(self, what: str, stream: Stream) -> EngineError:
         reason = self._engine.messages.take()
@@ -301,6 +319,10 @@ class TensorRTNetwork:
             ModelError: None of them is; the message names all shapes.
         """
         shapes = self._shapes[1]
+        if self._nms is not None:
+            rows = (self._nms.most, efficient_nms.COLUMNS)
+            if expected is None or _fits(rows, expected):
+                return next(t for t in self._outputs if t.name == self._nms.boxes)
         fits = [t for t in self._outputs if expected is None or _fits(shapes[t.name][1:], expected)]
         if not fits:
             found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
@@ -317,7 +339,8 @@ class TensorRTNetwork:
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float16))
 
 
-def _only_input(loaded: LoadedEngine) -> TensorSpec:
+def only_input(loaded: LoadedEngine) -> TensorSpec:
+    """The engine's input. Raises ModelError where it is none for pictures."""
     inputs = [t for t in loaded.api.tensors if t.is_input]
     if len(inputs) != 1:
         raise ModelError(f"the engine {loaded.path} has {len(inputs)} inputs; a detector has one")
