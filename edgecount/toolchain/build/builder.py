@@ -17,10 +17,10 @@ from edgecount.infer.tensorrt.device import DeviceFacts
 from edgecount.infer.tensorrt.manifest import Layer, Manifest
 from edgecount.infer.tensorrt.versions import TensorRt
 from edgecount.toolchain.build import process
-from edgecount.toolchain.build.half import to_half
 from edgecount.toolchain.build.job import Calibration, Job, Progress
 from edgecount.toolchain.build.onnx_file import opset_note
 from edgecount.toolchain.build.request import BuildRequest, Plan, plan
+from edgecount.toolchain.quantize.half import to_half
 from edgecount.toolchain.quantize.table import CalibrationTable
 
 _MINMAX = "minmax"

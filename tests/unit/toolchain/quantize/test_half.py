@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support import conv_models
 
 from edgecount.errors import ModelError
-from edgecount.toolchain.build.half import to_half
+from edgecount.toolchain.quantize.half import to_half
 
 
 def run(model: onnx.ModelProto, picture: "np.ndarray") -> "np.ndarray":

@@ -1,0 +1,153 @@
+"""What quantisation must know of an ONNX graph: who reads what, and what shares a scale."""
+
+from typing import Dict, Iterator, List, Mapping, Set, Tuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from edgecount.errors import ModelError
+from edgecount.toolchain.quantize.watched import describe
+
+LEAST_OPSET = 13
+"""The first with a scale per channel in QuantizeLinear."""
+
+# They move or choose values: a quantised input is a quantised output with the same scale.
+# Resize and AveragePool mix neighbours, whose mean needs no larger range.
+PASSING = frozenset(
+    {
+        "Concat",
+        "MaxPool",
+        "Resize",
+        "Upsample",
+        "AveragePool",
+        "Slice",
+        "Split",
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Identity",
+    }
+)
+_QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul")
+
+
+def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that Q/DQ can be written into: opset ≥ 13, every node with a name of its own.
+
+    Raises:
+        ModelError: It is quantised already, has subgraphs, or cannot be brought to opset 13.
+    """
+    for node in model.graph.node:
+        if node.op_type in _QUANTISED:
+            raise ModelError(
+                f"the model is quantised already ({describe(node)}): quantise the FP32 file that "
+                "it was made of"
+            )
+        if any(a.HasField("g") or a.graphs for a in node.attribute):
+            raise ModelError(
+                f"{describe(node)} has a graph inside it, which cannot be quantised: export the "
+                "detector without control flow, and with its NMS left out"
+            )
+    copy = onnx.ModelProto()
+    copy.CopyFrom(_upgraded(model))
+    _name_nodes(copy)
+    return copy
+
+
+def weights(model: onnx.ModelProto) -> Dict[str, NDArray[np.float32]]:
+    """The FP32 constants by name."""
+    return {
+        i.name: numpy_helper.to_array(i)
+        for i in model.graph.initializer
+        if i.data_type == onnx.TensorProto.FLOAT
+    }
+
+
+def readers(model: onnx.ModelProto) -> Dict[str, List[Tuple[onnx.NodeProto, int]]]:
+    """Tensor → the nodes that read it, each with the position of the input."""
+    found: Dict[str, List[Tuple[onnx.NodeProto, int]]] = {}
+    for node in model.graph.node:
+        for position, name in enumerate(node.input):
+            found.setdefault(name, []).append((node, position))
+    return found
+
+
+def makers(model: onnx.ModelProto) -> Dict[str, onnx.NodeProto]:
+    """Tensor → the node that makes it."""
+    return {name: node for node in model.graph.node for name in node.output}
+
+
+class ScaleGroups:
+    """Tensors that must have the same scale, because one is made of the others unchanged.
+
+    TensorRT fuses Q/DQ through such operators only if the scales on both sides agree; where
+    they do not it inserts conversions that cost more than INT8 saves.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._leader: Dict[str, str] = {}
+        constants = {i.name for i in model.graph.initializer}
+        for node in model.graph.node:
+            if node.op_type in PASSING:
+                inputs = node.input if node.op_type == "Concat" else node.input[:1]
+                for name in (*inputs, *node.output):
+                    if name and name not in constants:
+                        self._join(node.output[0], name)
+
+    def members(self, among: Mapping[str, float]) -> Dict[str, Set[str]]:
+        """Leader → those of its group that are keys of ``among``."""
+        found: Dict[str, Set[str]] = {}
+        for name in among:
+            found.setdefault(self.leader(name), set()).add(name)
+        return found
+
+    def leader(self, name: str) -> str:
+        """The tensor that stands for the group of ``name``; itself where it is alone."""
+        while name in self._leader:
+            name = self._leader[name]
+        return name
+
+    def shared(self, amax: Mapping[str, float]) -> Dict[str, float]:
+        """Leader → the greatest clipping point in its group."""
+        groups = self.members(amax)
+        return {leader: max(amax[n] for n in names) for leader, names in groups.items()}
+
+    def _join(self, a: str, b: str) -> None:
+        a, b = self.leader(a), self.leader(b)
+        if a != b:
+            self._leader[b] = a
+
+
+def _upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset >= LEAST_OPSET:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, LEAST_OPSET)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"the model has opset {opset} and cannot be brought to {LEAST_OPSET}, which Q/DQ with "
+            f"a scale per channel needs ({error}): export it again with opset {LEAST_OPSET} or more"
+        ) from error
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Rules speak of nodes by name; exporters may leave it out or use it twice."""
+    taken: Set[str] = set()
+    for node in model.graph.node:
+        node.name = next(name for name in _names(node) if name not in taken)
+        taken.add(node.name)
+
+
+def _names(node: onnx.NodeProto) -> Iterator[str]:
+    base = node.name or node.output[0] or node.op_type
+    yield base
+    yield f"{base}.{node.output[0]}"
+    number = 2
+    while True:
+        yield f"{base}.{number}"
+        number += 1
