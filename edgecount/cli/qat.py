@@ -1,0 +1,97 @@
+"""``edgecount qat``: train a detector to live with INT8."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Dict, Optional, Tuple
+
+import click
+
+if TYPE_CHECKING:
+    from edgecount.toolchain.train.qat import QatResult
+
+
+@click.command()
+@click.option(
+    "--model", required=True, metavar="ONNX|NAME", help="FP32 ONNX file, or a shipped model."
+)
+@click.option(
+    "--table",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Calibration table of that file (edgecount calibrate).",
+)
+@click.option(
+    "--recipe", required=True, help="The training recipe's name, or a YAML file: its qat section."
+)
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder in YOLO format.",
+)
+@click.option("--split", "splits", multiple=True, help="Split folder to learn from (repeatable).")
+@click.option("--val", multiple=True, help="Split folder to validate on (repeatable).")
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Output folder."
+)
+@click.option(
+    "--preset",
+    default="int8",
+    show_default=True,
+    help="Which layers are quantised: int8, int8+fp16-neck, int8+fp32-head or fallback-last-3.",
+)
+@click.option(
+    "--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is one."
+)
+@click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+def command(
+    model: str,
+    table: Path,
+    recipe: str,
+    data: Path,
+    splits: Tuple[str, ...],
+    val: Tuple[str, ...],
+    out: Path,
+    preset: str,
+    device: Optional[str],
+    epochs: Optional[int],
+    resume: bool,
+) -> None:
+    """Fine-tune a calibrated detector with its rounding in place, and write the Q/DQ file.
+
+    The FP32 file's own outputs are the teacher. Ctrl-C saves a checkpoint; the same command
+    with --resume goes on from it.
+    """
+    from edgecount.toolchain.train import extras
+
+    extras.require_torch()
+    from edgecount.toolchain.quantize import precision
+    from edgecount.toolchain.train.qat import prepare_job, train_quantised
+    from edgecount.toolchain.train.recipe import load_recipe
+    from edgecount.toolchain.train.session import Job, default_device
+
+    plan = load_recipe(recipe).override(qat_epochs=epochs)
+    what = prepare_job(model, table, precision.preset(preset))
+    job = Job(data, splits, val, out, device or default_device(), resume)
+    with click.progressbar(length=plan.qat.epochs, label=f"{plan.name}, INT8") as bar:
+        result = train_quantised(plan, what, job, click.echo, lambda _: bar.update(1))
+    if result is None:
+        raise click.ClickException(f"interrupted; go on with --resume --out {out}")
+    _show(result)
+
+
+def _show(result: "QatResult") -> None:
+    rows = (("FP32", result.fp32), ("calibrated", result.before), ("trained", result.after))
+    for name, row in rows:
+        if row:
+            click.echo(_line(name, row))
+    click.echo(
+        f"wrote {result.path} ({result.path.stat().st_size / 1e6:.1f} MB); no activation is more "
+        f"than {result.steps_apart:.2f} quantised steps from ONNX Runtime's"
+    )
+
+
+def _line(name: str, row: Dict[str, float]) -> str:
+    return (
+        f"{name:<11} AP30 {row['ap30']:.4f}  AP50 {row['ap50']:.4f}  AP50-95 {row['ap50_95']:.4f}"
+    )
