@@ -48,6 +48,7 @@ def _size(value: str) -> int:
 @click.option(
     "--runtime", type=click.Choice(["tensorrt", "tensorrt_rtx"]), help="Where both are there."
 )
+@click.option("--for", "profile", metavar="BOARD", help="A device profile of the model's recipe.")
 @click.option("--dla", is_flag=True, help="Run layers on the board's DLA where they can.")
 @click.option(
     "--calibration",
@@ -64,6 +65,7 @@ def command(
     most: Optional[str],
     workspace: int,
     runtime: Optional[str],
+    profile: Optional[str],
     dla: bool,
     calibration: Optional[Path],
     force: bool,
@@ -77,18 +79,20 @@ def command(
     from edgecount.toolchain.build import extras
 
     extras.require_onnx()
-    from edgecount.infer.tensorrt import device, profile, versions
+    from edgecount.infer.tensorrt import device, versions
     from edgecount.infer.tensorrt.cache import EngineCache, cache_folder
+    from edgecount.infer.tensorrt.profile import parse
     from edgecount.toolchain.build.builder import build
     from edgecount.toolchain.build.request import BuildRequest
 
-    shapes = tuple(profile.parse(s) if s else None for s in (least, usual, most))
+    shapes = tuple(parse(s) if s else None for s in (least, usual, most))
     request = BuildRequest(
         model=model,
         precision=precision,  # type: ignore[arg-type]
         shapes=shapes,  # type: ignore[arg-type]
         workspace=workspace,
         dla=dla,
+        profile=profile,
         calibration=calibration,
     )
     cache = EngineCache(cache_folder(os.environ))

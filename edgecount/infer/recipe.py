@@ -49,8 +49,33 @@ class InputRecipe(Strict):
     pad: float = Field(114.0, description="Padding value, 0..255.")
 
 
+class PublishedRate(Strict):
+    """A rate that somebody else measured on such a board; for orientation, not a promise."""
+
+    fps: Annotated[float, Field(gt=0.0)] = Field(description="Pictures per second.")
+    model: str = Field(description="What was run: network, input, precision, software.")
+    source: str = Field(description="Where it is published.")
+
+
+class DeviceProfile(Strict):
+    """How the model is run on a kind of board."""
+
+    board: str = Field(description="The boards it is meant for.")
+    width: Annotated[int, Field(ge=32)] = Field(description="Input width, pixels.")
+    height: Annotated[int, Field(ge=32)] = Field(description="Input height, pixels.")
+    precision: Literal["auto", "fp32", "fp16", "int8"] = Field("auto", description="Of the engine.")
+    batch: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="Most cameras' pictures that the engine takes at once."
+    )
+    dla: bool = Field(False, description="Whether layers run on the DLA where they can.")
+    power: str = Field("", description="The board's fastest power mode, and how to set it.")
+    published: List[PublishedRate] = Field(
+        default_factory=list, description="Rates that others published for such a board."
+    )
+
+
 class Recipe(Strict):
-    """A model's recipe. Unknown keys are errors; ``training`` … ``profiles`` are free."""
+    """A model's recipe. Unknown keys are errors; ``training`` … ``budget`` are free."""
 
     name: Name = Field(description="Name of the model.")
     file: str = Field(description="The ONNX file, relative to the recipe.")
@@ -79,7 +104,9 @@ class Recipe(Strict):
     training: Dict[str, Any] = Field(default_factory=dict, description="How it was trained.")
     precision: Dict[str, Any] = Field(default_factory=dict, description="Quantisation rules.")
     budget: Dict[str, Any] = Field(default_factory=dict, description="Allowed losses.")
-    profiles: Dict[str, Any] = Field(default_factory=dict, description="Per-device settings.")
+    profiles: Dict[str, DeviceProfile] = Field(
+        default_factory=dict, description="How it is run on each kind of board, by name."
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":

@@ -1,9 +1,10 @@
 """From what is asked for to one well-defined build."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
+from edgecount.discovery import nearest
 from edgecount.errors import ConfigError, EngineError, ModelError
 from edgecount.infer import recipe as recipes
 from edgecount.infer.recipe import Recipe
@@ -34,6 +35,7 @@ class BuildRequest:
         shapes: --min, --opt and --max; None where not given.
         workspace: Most scratch memory, bytes.
         dla: Whether layers run on the DLA where they can.
+        profile: Name of a device profile of the recipe; what is asked for besides goes first.
         calibration: A calibration table for an implicit INT8 build (TensorRT ≤ 10) of the
             FP32 file.
     """
@@ -43,6 +45,7 @@ class BuildRequest:
     shapes: Tuple[Optional[Shape], Optional[Shape], Optional[Shape]] = (None, None, None)
     workspace: int = DEFAULT_WORKSPACE
     dla: bool = False
+    profile: Optional[str] = None
     calibration: Optional[Path] = None
 
 
@@ -83,6 +86,8 @@ def plan(request: BuildRequest, trt: TensorRt, device: DeviceFacts) -> Plan:
     if refused:
         raise EngineError(refused)
     path, recipe = _find(request.model)
+    if request.profile is not None:
+        request = _with_profile(request, request.profile, recipe)
     calibrated = request.calibration is not None
     precision, note = choose_precision(request.precision, path, device, calibrated=calibrated)
     file = onnx_file.read(_variant(path, precision, request, trt))
@@ -110,6 +115,23 @@ def _find(model: str) -> Tuple[Path, Optional[Recipe]]:
     path = Path(model)
     looks_like_a_path = path.exists() or path.suffix or len(path.parts) > 1
     return recipes.find(None, path) if looks_like_a_path else recipes.find(model, None)
+
+
+def _with_profile(request: BuildRequest, name: str, recipe: Optional[Recipe]) -> BuildRequest:
+    """The request with what a device profile says where nothing else was asked for."""
+    known = recipe.profiles if recipe is not None else {}
+    if name not in known:
+        told = nearest(name, known) or ": its recipe has no profiles"
+        raise ConfigError(f"{request.model} has no device profile {name!r}{told}")
+    found = known[name]
+    shape = (1, 3, found.height, found.width)
+    shapes = (shape, shape, (found.batch, *shape[1:]))
+    return replace(
+        request,
+        precision=found.precision if request.precision == "auto" else request.precision,
+        shapes=request.shapes if any(request.shapes) else shapes,
+        dla=request.dla or found.dla,
+    )
 
 
 def _variant(path: Path, precision: Precision, request: BuildRequest, trt: TensorRt) -> Path:

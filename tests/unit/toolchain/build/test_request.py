@@ -133,3 +133,26 @@ def test_a_layout_that_is_no_detector_is_told(tmp_path) -> None:
     (tmp_path / "copy.recipe.yaml").write_text("name: x\n")
     with pytest.raises(ModelError, match=r"copy\.recipe\.yaml"):
         plan(BuildRequest(str(tmp_path / "copy.onnx")), OLD, ORIN)
+
+
+def test_a_device_profile_gives_size_precision_and_batch() -> None:
+    planned = plan(BuildRequest("head-n", profile="jetson-nano"), OLD, NANO)
+    assert (planned.precision, planned.profile.text) == ("fp16", "1x3x320x320")
+    planned = plan(BuildRequest("head-n", profile="agx-xavier"), OLD, ORIN)
+    assert planned.profile.text == "1x3x416x416..1x3x416x416..4x3x416x416"
+
+
+def test_what_is_asked_for_goes_before_a_device_profile() -> None:
+    shape = (2, 3, 640, 640)
+    request = BuildRequest(
+        "head-n", profile="jetson-nano", precision="fp32", shapes=(None, shape, None)
+    )
+    planned = plan(request, OLD, NANO)
+    assert (planned.precision, planned.profile.text) == ("fp32", "2x3x640x640")
+
+
+def test_an_unknown_device_profile_names_the_nearest(plain) -> None:
+    with pytest.raises(ConfigError, match="no device profile 'orin': did you mean"):
+        plan(BuildRequest("head-n", profile="orin"), OLD, ORIN)
+    with pytest.raises(ConfigError, match="its recipe has no profiles"):
+        plan(BuildRequest(str(plain), profile="orin-nx"), OLD, ORIN)
