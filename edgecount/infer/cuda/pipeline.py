@@ -13,16 +13,20 @@ import queue
 import threading
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import AbstractSet, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+import numpy as np
 import structlog
 from typing_extensions import Protocol
 
 from edgecount.errors import DeviceLostError, EngineError
 from edgecount.infer.cuda.driver import Device, Event, Graph, Stream
 from edgecount.infer.cuda.pictures import Found, Picture
+from edgecount.records import Float32Array
 
 SLOTS = 3
+# What is the same every time.
+PARTS = frozenset({"infer", "post"})
 _WARM_UPS = 2
 # Prepare and post are short, and infer waits for one and latency for the other.
 _FIRST = -1
@@ -70,8 +74,12 @@ class SlotWork(Protocol):
         """Copy the results out of the slot; called when ``post`` is done."""
         ...
 
+    def output(self, stream: Stream, batch: int) -> Float32Array:
+        """The network's newest output, copied to the host; waits. Only at the start."""
+        ...
+
     def rehearse(self, batch: int) -> Sequence[Picture]:
-        """A job of which ``post`` keeps nothing, for the warm-up."""
+        """A job of which ``post`` keeps nothing, the same every time, for the warm-up."""
         ...
 
 
@@ -156,18 +164,14 @@ class _Slot:
         self._do("post", self.work.post, stream, batch)
         stream.record(self.events.finished)
 
-    def record_graphs(self, streams: Streams, batch: int) -> None:
-        """Record the fixed parts. Raises EngineError where one cannot be recorded."""
-        for part, work, stream in (
-            ("infer", self.work.infer, streams.infer),
-            ("post", self.work.post, streams.post),
-        ):
-            self._graphs[part, batch] = self._device.graph(stream, _bound(work, stream, batch))
+    def record_graph(self, part: str, stream: Stream, batch: int) -> None:
+        """Record a fixed part. Raises EngineError where it cannot be recorded."""
+        work = self.work.infer if part == "infer" else self.work.post
+        self._graphs[part, batch] = self._device.graph(stream, lambda: work(stream, batch))
 
-    def forget_graphs(self) -> None:
-        for graph in self._graphs.values():
-            graph.close()
-        self._graphs.clear()
+    def forget_graphs(self, part: str) -> None:
+        for key in [key for key in self._graphs if key[0] == part]:
+            self._graphs.pop(key).close()
 
     def _do(
         self, part: str, work: Callable[[Stream, int], None], stream: Stream, batch: int
@@ -190,6 +194,10 @@ class _Flight(NamedTuple):
 class Pipeline:
     """Batches in, results out, in order.
 
+    Attributes:
+        depth: Batches in flight at most.
+        graphs: Parts that run as CUDA graphs.
+
     ``submit`` and ``collect`` may be called from two threads, each from one at a time.
     """
 
@@ -201,7 +209,7 @@ class Pipeline:
         *,
         batches: Sequence[int],
         slots: int = SLOTS,
-        graphs: bool = True,
+        graphs: AbstractSet[str] = PARTS,
     ) -> None:
         """Make the slots, run every batch size once, and record the graphs.
 
@@ -211,13 +219,13 @@ class Pipeline:
             make_work: Makes the work of a slot, by its number; allocates its buffers.
             batches: Batch sizes that will come.
             slots: Batches in flight at most, three or more to keep all streams busy.
-            graphs: Whether CUDA graphs are used where they can be.
+            graphs: Parts to record into CUDA graphs where that is possible.
 
         Raises:
             EngineError: Something does not run.
         """
         self.depth = slots
-        self.graphs = graphs
+        self.graphs = frozenset(graphs)
         self._device = device
         self._streams = streams
         self._threads = threading.local()
@@ -289,31 +297,45 @@ class Pipeline:
 
     def _start(self, batches: Sequence[int]) -> None:
         self._streams.prepare.record(self._origin)
-        for slot in self._slots:
-            for batch in batches:
-                self._rehearse(slot, batch)
-        if self.graphs:
-            self._record(batches)
+        plain = {key: self._rehearse(*key) for key in self._combinations(batches)}
+        self._record("post", self._streams.post, batches)
+        self._record("infer", self._streams.infer, batches)
+        # After all of them: recording one must not have spoilt another.
+        for key in self._combinations(batches):
+            if "infer" in self.graphs and not _same(plain[key], self._rehearse(*key)):
+                _log.warning("cuda_graphs_unusable", part="infer", reason="it gives other numbers")
+                self._forget("infer")
 
-    def _rehearse(self, slot: _Slot, batch: int) -> None:
-        """Run it all for once: libraries load, choose algorithms and take memory now."""
+    def _combinations(self, batches: Sequence[int]) -> List[Tuple[_Slot, int]]:
+        return [(slot, batch) for slot in self._slots for batch in batches]
+
+    def _rehearse(self, slot: _Slot, batch: int) -> Float32Array:
+        """Run it all for once: libraries load, choose algorithms and take memory now.
+
+        Returns:
+            The network's output.
+        """
         for _ in range(_WARM_UPS):
             self._enqueue(slot, slot.work.rehearse(batch))
             self._streams.synchronize()
+        return slot.work.output(self._streams.infer, batch)
 
-    def _record(self, batches: Sequence[int]) -> None:
+    def _record(self, part: str, stream: Stream, batches: Sequence[int]) -> None:
+        if part not in self.graphs:
+            return
         try:
-            for slot in self._slots:
-                for batch in batches:
-                    slot.record_graphs(self._streams, batch)
-                    self._rehearse(slot, batch)
+            for slot, batch in self._combinations(batches):
+                slot.record_graph(part, stream, batch)
         except DeviceLostError:
             raise
         except EngineError as error:
-            _log.warning("cuda_graphs_unusable", reason=str(error))
-            self.graphs = False
-            for slot in self._slots:
-                slot.forget_graphs()
+            _log.warning("cuda_graphs_unusable", part=part, reason=str(error))
+            self._forget(part)
+
+    def _forget(self, part: str) -> None:
+        self.graphs -= {part}
+        for slot in self._slots:
+            slot.forget_graphs(part)
 
     def _enter(self) -> None:
         """Make the device this thread's, once."""
@@ -322,5 +344,6 @@ class Pipeline:
             self._threads.entered = True
 
 
-def _bound(work: Callable[[Stream, int], None], stream: Stream, batch: int) -> Callable[[], None]:
-    return lambda: work(stream, batch)
+def _same(one: Float32Array, other: Float32Array) -> bool:
+    """Whether two runs of a network on one input agree; libraries may sum in another order."""
+    return bool(np.allclose(one, other, rtol=1e-2, atol=1e-2, equal_nan=True))

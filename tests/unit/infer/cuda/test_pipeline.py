@@ -2,7 +2,7 @@
 
 import ctypes
 import threading
-from typing import Any, Callable, Dict, List, Sequence
+from typing import AbstractSet, Any, Callable, Dict, List, Sequence
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from support.fake_cuda import FakeCuda, allocations, host_waits
 from edgecount.errors import DeviceLostError, EngineError
 from edgecount.infer.cuda.driver import Device, Stream
 from edgecount.infer.cuda.pictures import Found, Picture
-from edgecount.infer.cuda.pipeline import Pipeline, Streams
+from edgecount.infer.cuda.pipeline import PARTS, Pipeline, Streams
 from edgecount.records import FrameInfo, Tracks
 
 _LONG = 8
@@ -49,6 +49,12 @@ class Adding:
         numbers = self._back.array.view(np.int64)[: len(job)].copy()
         empty = Tracks.empty()
         return [Found(Tracks(numbers[i : i + 1], *_rest(empty))) for i in range(len(job))]
+
+    def output(self, stream: Stream, batch: int) -> Any:
+        stream.synchronize()
+        return np.ctypeslib.as_array(
+            (ctypes.c_int64 * batch).from_address(self._middle.pointer)
+        ).copy()
 
     def rehearse(self, batch: int) -> Sequence[Picture]:
         return [picture(-1)] * batch
@@ -96,10 +102,12 @@ def running(calls: FakeCuda) -> List[Any]:
     return calls.work[calls.work_before :]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("graphs", [True, False])
-def test_results_come_back_in_order(make: Callable[..., Pipeline], graphs: bool) -> None:
+@pytest.mark.parametrize("graphs", [PARTS, {"post"}, frozenset()])
+def test_results_come_back_in_order(
+    make: Callable[..., Pipeline], graphs: AbstractSet[str]
+) -> None:
     pipeline = make(graphs=graphs)
-    assert pipeline.graphs is graphs
+    assert pipeline.graphs == graphs
     found = []
     for n in range(20):
         pipeline.submit([picture(n)] if n % 2 else [picture(n), picture(100 + n)])
@@ -110,9 +118,9 @@ def test_results_come_back_in_order(make: Callable[..., Pipeline], graphs: bool)
     assert pipeline.collect(0.0) is None
 
 
-@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("graphs", [PARTS, frozenset()])
 def test_the_host_waits_once_for_each_result_and_takes_no_memory(
-    make: Callable[..., Pipeline], calls: FakeCuda, graphs: bool
+    make: Callable[..., Pipeline], calls: FakeCuda, graphs: AbstractSet[str]
 ) -> None:
     pipeline = make(graphs=graphs)
     for n in range(50):
@@ -213,10 +221,29 @@ def test_without_capture_everything_is_enqueued(
     assert not calls._graphs
 
 
+def test_a_graph_that_gives_other_numbers_is_not_used(
+    calls: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = FakeCuda.cuGraphLaunch
+
+    def spoilt(self: FakeCuda, hGraphExec: int, hStream: int) -> Any:  # noqa: N803
+        launch(self, hGraphExec, hStream)
+        for slot in slots:
+            memory = slot._middle.pointer
+            self.enqueue(hStream, "spoil", lambda m=memory: ctypes.memset(m, 1, 8))  # type: ignore[misc]
+        return (0,)
+
+    monkeypatch.setattr(FakeCuda, "cuGraphLaunch", spoilt)
+    device = Device.open(0, calls)
+    slots = [Adding(n, device, calls) for n in range(3)]
+    pipeline = Pipeline(device, Streams(device), lambda n: slots[n], batches=(1,))
+    assert pipeline.graphs == {"post"}
+
+
 def test_a_batch_that_cannot_be_enqueued_leaves_the_ring_whole(
     make: Callable[..., Pipeline], calls: FakeCuda
 ) -> None:
-    pipeline = make(graphs=False)
+    pipeline = make(graphs=())
     for n in range(5):
         calls.fail["cuMemcpyHtoDAsync"] = 2
         with pytest.raises(EngineError, match="copying to the device"):
