@@ -14,6 +14,7 @@ typedef int int32_t;
 typedef unsigned uint32_t;
 typedef long long int64_t;
 typedef unsigned long long uint64_t;
+typedef unsigned long long uintptr_t;
 #elif !defined(CUDA_EMULATOR)
 #include <stdint.h>
 #endif

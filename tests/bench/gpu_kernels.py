@@ -9,6 +9,7 @@ kernels and not the launches from Python. Writes gpu_kernels.json and prints a t
 """
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
@@ -23,10 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import nms_cases
 from support.nms_run import NmsRun
+from support.pictures import Picture, PreprocessRun, picture
 
 from edgecount.infer.cuda.driver import Device, Stream
 from edgecount.infer.detector import Thresholds
 from edgecount.infer.letterbox import Letterbox
+from edgecount.infer.recipe import InputRecipe
 
 THRESHOLDS = Thresholds(0.25, 0.6)
 REPEATS, REPLAYS, WARM_UPS = 20, 30, 3
@@ -161,6 +164,71 @@ def torchvision_us(recipe: Any, size: Tuple[int, int], outputs: List[Any]) -> fl
     return 1e6 * statistics.median(times[WARM_UPS:])
 
 
+# What cameras deliver; the batch holds as many of each.
+PICTURES = ((1920, 1080), (1280, 720), (2560, 1440), (1920, 1080))
+VARIANTS = ((2, 2), (1, 2), (1, 4), (2, 1), (2, 4), (4, 1), (4, 2))
+COLD = 8  # single pictures in turns: more than the L2 cache holds
+
+
+def preprocess_rows(device: Device, stream: Stream, bandwidth: float) -> List[Row]:
+    """One 1080p picture, and a batch of 32 of mixed sizes, in each variant of the kernel."""
+    random = np.random.default_rng(0)
+    single = {x: [picture(1920, 1080, x, random)] for x in ("bgr", "nv12")}
+    batch = {
+        x: [picture(*PICTURES[i % 4], x, random) for i in range(4)] * 8 for x in ("bgr", "nv12")
+    }
+    batch["mixed"] = [p for pair in zip(batch["bgr"], batch["nv12"]) for p in pair][:32]
+    rows = []
+    for name, pictures in [*single.items(), *batch.items()]:
+        for dtype in (np.float32, np.float16):
+            for variant in VARIANTS:
+                rows.append(preprocess_row(device, stream, name, pictures, dtype, variant))
+                rows[-1]["times_copy"] = rows[-1]["us"] * bandwidth * 1e-6 / rows[-1]["bytes"]
+                print(rows[-1], flush=True)
+    return rows
+
+
+def preprocess_row(
+    device: Device,
+    stream: Stream,
+    name: str,
+    pictures: List[Picture],
+    dtype: Any,
+    variant: Tuple[int, int],
+) -> Row:
+    input_ = InputRecipe(width=640, height=640, color="rgb", scale=1 / 255)
+    runs = [
+        PreprocessRun(device, stream, pictures, input_, dtype, pixels=variant[0], steps=variant[1])
+        for _ in range(COLD if len(pictures) == 1 else 1)
+    ]
+    turns = itertools.cycle(runs)
+    micros = timed(device, stream, lambda: next(turns).launch())
+    moved = runs[0].bytes + sum(touched(p, (640, 640)) for p in pictures)
+    for run in runs:
+        run.close()
+    return {
+        "pictures": name,
+        "batch": len(pictures),
+        "output": np.dtype(dtype).name,
+        "pixels": variant[0],
+        "steps": variant[1],
+        "us": micros,
+        "bytes": moved,
+        "gb_per_s": moved / micros / 1e3,
+    }
+
+
+def touched(shown: Picture, size: Tuple[int, int]) -> int:
+    """Bytes of the rows of a picture that bilinear sampling reads."""
+    box = Letterbox.fit(shown.width, shown.height, *size)
+    at = (np.arange(box.scaled_height) + 0.5) * shown.height / box.scaled_height - 0.5
+    upper = np.clip(np.floor(at).astype(int), 0, shown.height - 1)
+    rows = np.unique(np.concatenate([upper, np.minimum(upper + 1, shown.height - 1)]))
+    if shown.layout == "bgr":
+        return 3 * shown.width * len(rows)
+    return shown.width * (len(rows) + len(np.unique(rows // 2)))
+
+
 def copy_bandwidth(device: Device, stream: Stream) -> float:
     """Bytes per second, read and written, of a large copy on the device."""
     size = 1 << 30
@@ -204,6 +272,9 @@ def main() -> None:
     }
     if given.only != "preprocess":
         result["nms"] = nms_rows(device, stream, given.quick)
+    if given.only != "nms":
+        bandwidth = 1e9 * result["copy_gb_per_s"]
+        result["preprocess"] = preprocess_rows(device, stream, bandwidth)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "gpu_kernels.json").write_text(json.dumps(result, indent=1))
     print({k: v for k, v in result.items() if not isinstance(v, list)})

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from support import nms_cases
 from support.nms_run import NmsRun, check
+from support.pictures import Picture, PreprocessRun, expected, picture
 
 from edgecount.config import Point
 from edgecount.errors import EngineError
 from edgecount.infer.cuda.driver import Device, Stream
 from edgecount.infer.detector import Thresholds
 from edgecount.infer.letterbox import Letterbox
+from edgecount.infer.recipe import InputRecipe
 
 pytestmark = pytest.mark.gpu
 
@@ -84,3 +86,56 @@ def test_identical_where_the_boxes_are_given(
     heads = [int(n) for n in random.integers(1, 1500, batch)]
     outputs = [nms_cases.output(recipe, SIZE, n, random, ties=bool(n % 2)) for n in heads]
     run_and_compare(device, stream, "yolov5", outputs, 1, 0)
+
+
+def mixed(random: np.random.Generator, count: int) -> List[Picture]:
+    sizes = [(1920, 1080), (1280, 720), (333, 517), (640, 640), (2560, 1440)]
+    layouts = ["bgr", "nv12"]
+    made = []
+    for i in range(count):
+        width, height = sizes[i % len(sizes)]
+        layout = layouts[i % 2] if not (width | height) & 1 else "bgr"
+        standard = "bt709" if i % 4 == 3 else "bt601"
+        made.append(picture(width, height, layout, random, standard=standard))  # type: ignore[arg-type]
+    return made
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("variant", [(1, 4), (2, 2), (4, 1)])
+def test_pictures_of_many_sizes(
+    device: Device, stream: Stream, random: np.random.Generator, dtype: Any, variant: Any
+) -> None:
+    input_ = InputRecipe(
+        width=640, height=640, color="rgb", scale=1 / 255, mean=(5.0, 6.0, 7.0), pad=114.0
+    )
+    pictures = mixed(random, 7)
+    run = PreprocessRun(
+        device, stream, pictures, input_, dtype, pixels=variant[0], steps=variant[1]
+    )
+    levels = np.abs(run.run().astype(np.float32) - expected(pictures, input_)) / input_.scale
+    rounding = 0.0 if dtype == np.float32 else 0.13  # of half precision near 1, in levels
+    assert levels.max() <= 1.001 + rounding
+    run.close()
+
+
+def test_int8_input(device: Device, stream: Stream, random: np.random.Generator) -> None:
+    input_ = InputRecipe(width=640, height=640)
+    pictures = [picture(640, 640, "bgr", random), picture(640, 640, "nv12", random)]
+    run = PreprocessRun(device, stream, pictures, input_, np.int8, step=2.0)
+    assert (run.run() == np.clip(np.rint(expected(pictures, input_) / 2), -128, 127)).all()
+    run.close()
+
+
+def test_small_for_the_sanitizer(
+    device: Device, stream: Stream, random: np.random.Generator
+) -> None:
+    """Every kernel once, on little data: compute-sanitizer is a hundred times slower."""
+    for head in ("ltrb", "yolov5"):
+        recipe = nms_cases.recipe(head, SIZE, 3)
+        outputs = [nms_cases.output(recipe, SIZE, heads, random) for heads in (0, 60, 600)]
+        run_and_compare(device, stream, head, outputs, 3, ULPS)
+    input_ = InputRecipe(width=160, height=160)
+    pictures = [picture(311, 97, "bgr", random), picture(300, 200, "nv12", random)]
+    run = PreprocessRun(device, stream, pictures, input_, np.float16)
+    assert np.abs(run.run().astype(np.float32) - expected(pictures, input_)).max() <= 1.1
+    run.close()
