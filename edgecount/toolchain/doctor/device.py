@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
+from edgecount.infer.tensorrt.versions import has_int8
 from edgecount.observe.telemetry.base import Reading
 from edgecount.observe.telemetry.jetson import Jetson, is_jetson, model
 from edgecount.observe.telemetry.nvml import open_nvml
@@ -128,8 +129,7 @@ def int8(gpu: Gpu) -> Finding:
     if gpu.capability is None:
         return Finding("int8", "skip", "the GPU's compute capability is not known")
     shown = f"compute capability {gpu.capability[0]}.{gpu.capability[1]}"
-    # DP4A came with 6.1; 6.0 and 6.2 (TX2) do not have it.
-    if gpu.capability == (6, 1) or gpu.capability >= (7, 0):
+    if has_int8(gpu.capability):
         return Finding("int8", "ok", f"the GPU has INT8 units ({shown})")
     return Finding(
         "int8",

@@ -9,7 +9,7 @@ from edgecount.config import Settings, load
 from edgecount.count._file import ledger_path
 from edgecount.errors import EdgecountError
 from edgecount.redact import Redactor
-from edgecount.toolchain.doctor import broker, cameras, device, host
+from edgecount.toolchain.doctor import broker, cameras, device, engines, host
 from edgecount.toolchain.doctor import model as models
 from edgecount.toolchain.doctor.finding import Finding
 
@@ -43,6 +43,7 @@ def _read(config: Optional[Path]) -> Tuple[Optional[Settings], Finding]:
 
 def _all(settings: Optional[Settings], verdict: Finding, root: Path) -> Iterator[Finding]:
     yield from device.examine(root)
+    yield from engines.examine_default()
     ledger = settings.ledger.path if settings else None
     yield from host.examine(ledger_path(ledger, os.environ))
     yield verdict
