@@ -154,7 +154,10 @@ class WatchedNetwork:
         try:
             values: List[Float32Array] = self._session.run(names, {self._input: batch})
         except Exception as error:  # its exceptions share no base class but Exception
-            raise EngineError(f"ONNX Runtime failed: {error}") from error
+            hint = ": it may be made for a batch of 1, use that" if len(batch) > 1 else ""
+            raise EngineError(
+                f"ONNX Runtime cannot run the model on a batch of {len(batch)}{hint} ({error})"
+            ) from error
         return values
 
 

@@ -76,8 +76,11 @@ def test_an_unknown_tensor_is_named(model):
 
 
 def test_a_batch_of_another_size_is_an_engine_error(model):
-    with pytest.raises(EngineError, match="ONNX Runtime failed"):
-        WatchedNetwork(model, []).run(np.zeros((1, 3, SIDE, SIDE + 1), np.float32))
+    network = WatchedNetwork(model, [])
+    with pytest.raises(EngineError, match=r"on a batch of 1 \("):
+        network.run(np.zeros((1, 3, SIDE, SIDE + 1), np.float32))
+    with pytest.raises(EngineError, match="on a batch of 2: it may be made for a batch of 1"):
+        network.run(np.zeros((2, 3, SIDE, SIDE + 1), np.float32))
 
 
 def test_what_onnxruntime_cannot_load(model):
