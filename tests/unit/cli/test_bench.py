@@ -2,12 +2,12 @@ import json
 
 from click.testing import CliRunner
 
-from edgecount.cli.main import main
+from edgecount.cli.bench import command
 from edgecount.toolchain import bench_engine, engines
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, ["bench", *arguments])
+    return CliRunner().invoke(command, list(arguments))
 
 
 def test_something_must_be_measured():
