@@ -16,7 +16,7 @@ COPY engines engines
 COPY systemd systemd
 RUN python3.8 -m venv /opt/edgecount \
  && /opt/edgecount/bin/pip install --no-cache-dir --upgrade "pip>=23,<25" \
- && /opt/edgecount/bin/pip install --no-cache-dir -c /constraints.txt .
+ && /opt/edgecount/bin/pip install --no-cache-dir -c /constraints.txt . onnx
 
 FROM nvcr.io/nvidia/l4t-tensorrt:r8.2.1-runtime
 ENV DEBIAN_FRONTEND=noninteractive

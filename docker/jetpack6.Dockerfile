@@ -16,7 +16,7 @@ COPY engines engines
 COPY systemd systemd
 RUN python3 -m venv --system-site-packages /opt/edgecount \
  && /opt/edgecount/bin/pip install --no-cache-dir --upgrade "pip>=23,<25" \
- && /opt/edgecount/bin/pip install --no-cache-dir -c /constraints.txt ".[cuda]"
+ && /opt/edgecount/bin/pip install --no-cache-dir -c /constraints.txt ".[cuda,tensorrt]"
 
 FROM nvcr.io/nvidia/l4t-jetpack:r36.4.0
 ENV DEBIAN_FRONTEND=noninteractive
