@@ -7,7 +7,7 @@ MODEL  ?=
 ARGS   ?=
 BIN     = $(VENV)/bin
 
-.PHONY: run test soak lint clean
+.PHONY: run test soak lint kernels clean
 run: $(VENV)/.installed $(SAMPLE)
 	$(BIN)/edgecount run --source $(SAMPLE) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
@@ -24,6 +24,17 @@ lint: $(VENV)/.tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Compiles the CUDA kernels for every board, without a GPU. No one NVRTC knows them all.
+NVRTC = build/nvrtc
+kernels: $(VENV)/.installed $(NVRTC)/cu11 $(NVRTC)/cu13
+	$(BIN)/edgecount kernels --nvrtc $(NVRTC)/cu11 --arch sm_53 --arch sm_62 --arch sm_72 --arch sm_87
+	$(BIN)/edgecount kernels --nvrtc $(NVRTC)/cu13 --arch sm_87 --arch sm_90 --arch sm_110
+
+$(NVRTC)/cu11: PACKAGE = nvidia-cuda-nvrtc-cu11==11.8.89
+$(NVRTC)/cu13: PACKAGE = nvidia-cuda-nvrtc==13.*
+$(NVRTC)/cu11 $(NVRTC)/cu13: | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --target $@ "$(PACKAGE)"
 
 $(SAMPLE): | $(VENV)/.installed
 	$(BIN)/edgecount sample $@

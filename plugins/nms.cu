@@ -639,7 +639,7 @@ using namespace edgecount;
 
 // grid (⌈rows / kDecodeThreads⌉, batch), block kDecodeThreads. `output` is the network's,
 // `wanted` the indices of the wanted classes.
-extern "C" __global__ void __launch_bounds__(kDecodeThreads)
+extern "C" __global__ void __launch_bounds__(kDecodeThreads, 1)
     decode_head(const void *__restrict__ output, const int *__restrict__ wanted, Head head,
                 Scratch scratch) {
   const int picture = blockIdx.y;
@@ -671,7 +671,7 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads)
 
 // grid (any, batch), block kSuppressThreads. `anchor` is the height of a box's anchor below
 // its top, 0..1.
-extern "C" __global__ void __launch_bounds__(kSuppressThreads)
+extern "C" __global__ void __launch_bounds__(kSuppressThreads, 1)
     suppress(Scratch scratch, const Picture *__restrict__ pictures,
              const Polygon *__restrict__ polygons, const double2 *__restrict__ corners, float iou,
              float temperature, double anchor, int only_class, Output out) {
