@@ -16,19 +16,8 @@ try:
 except ImportError as error:
     raise MissingExtraError("onnx", "quantize") from error
 
-READERS = (
-    "Conv",
-    "ConvTranspose",
-    "Gemm",
-    "MatMul",
-    "Add",
-    "Concat",
-    "MaxPool",
-    "AveragePool",
-    "GlobalAveragePool",
-    "Resize",
-)
-"""Operators whose inputs an INT8 runtime wants a scale for."""
+READERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add")
+"""Operators that may read their inputs through Q/DQ, whatever the precision rules."""
 
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger")
 _FATAL_ONLY = 4
