@@ -28,22 +28,28 @@ class Options(Strict):
     levels: Annotated[int, Field(ge=2)] = Field(
         128, description="Quantised magnitudes: 0 to 127 for int8."
     )
+    bins: Annotated[int, Field(ge=2)] = Field(
+        2048, description="Bins of the distribution at most; finer ones are added up in pairs."
+    )
 
 
 def create(options: Options) -> "Entropy":
     """An entropy calibrator."""
-    return Entropy(options.levels)
+    return Entropy(options.levels, options.bins)
 
 
 class Entropy:
     """The clipping point whose quantised distribution diverges least from the true one."""
 
-    def __init__(self, levels: int = 128) -> None:
+    def __init__(self, levels: int = 128, bins: int = 2048) -> None:
         self._levels = levels
+        self._bins = bins
 
     def clip(self, histogram: Histogram) -> float:
         """The middle of the bin above the best cut, as in the talk, but never above the peak."""
-        counts = histogram.counts.copy()
+        counts, width = histogram.counts.copy(), histogram.width
+        while len(counts) > self._bins:
+            counts, width = _paired(counts), 2 * width
         if len(counts) <= self._levels:
             return histogram.peak
         # Zeros are exact at any scale, and ReLU makes many: they shall not outvote the rest.
@@ -52,7 +58,7 @@ class Entropy:
         cost = divergences(counts, kept, self._levels)
         # Of equally good points the one that clips least.
         best = kept[len(cost) - 1 - int(np.argmin(cost[::-1]))]
-        return min((float(best) + 0.5) * histogram.width, histogram.peak)
+        return min((float(best) + 0.5) * width, histogram.peak)
 
 
 def divergences(counts: Int64Array, kept: Int64Array, levels: int) -> _Floats:
@@ -82,6 +88,13 @@ def divergences(counts: Int64Array, kept: Int64Array, levels: int) -> _Floats:
     cost: _Floats = (own - crossed) / total
     cost[(inside == 0) | ((last == 0) & (clipped > 0))] = np.inf
     return cost
+
+
+def _paired(counts: Int64Array) -> Int64Array:
+    """The sums of neighbours, of the last alone where they are odd."""
+    even = np.append(counts, np.int64(0)) if len(counts) % 2 else counts
+    pairs: Int64Array = even.reshape(-1, 2).sum(axis=1)
+    return pairs
 
 
 def _prefix(values: "NDArray[np.generic]") -> _Floats:

@@ -52,6 +52,15 @@ class TestEntropy:
         # Flat: every cut by a whole number of levels loses the same, but only all keep all.
         assert clip("entropy", histogram([5] * 8, width=1.0), levels=2) == 8.0
 
+    def test_finer_bins_are_added_up_in_pairs(self):
+        # In pairs they are COUNTS; 2.0 wide, three of them and a half are kept.
+        fine = histogram((9, 0, 1, 3, 0, 4, 0, 0, 0, 1), width=1.0)
+        assert clip("entropy", fine, levels=2, bins=5) == pytest.approx(7.0)
+
+    def test_an_odd_bin_is_left_alone(self):
+        fine = histogram((9, 0, 1, 3, 0, 4, 0, 0, 1), width=1.0)
+        assert clip("entropy", fine, levels=2, bins=5) == pytest.approx(7.0)
+
     def test_never_above_the_peak(self):
         assert clip("entropy", histogram([5] * 8, width=1.0, largest=7.2), levels=2) == 7.2
 
