@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
 from pydantic import BaseModel
 from typing_extensions import Protocol
@@ -40,6 +40,9 @@ class BackendSpec:
         size: Width and height of the network's input, pixels.
         cameras: All cameras that will send frames.
         timer: Told how long the stages took.
+        standby: Makes the backend that counts while this one is still being built; None
+            where the start shall wait instead.
+        starting: Told, in seconds, how much longer the start may take.
     """
 
     settings: ModelSettings
@@ -48,6 +51,8 @@ class BackendSpec:
     size: Tuple[int, int]
     cameras: Sequence[CameraSpec]
     timer: StageTimer
+    standby: Optional[Callable[[], "Backend"]] = None
+    starting: Callable[[float], None] = lambda _seconds: None
 
 
 class Detector(Protocol):

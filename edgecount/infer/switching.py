@@ -47,6 +47,9 @@ class SwitchingBackend:
     """Hands frames to the backend of the moment; see :class:`~.base.Backend`.
 
     Its attributes are those of the backend that frames go to.
+
+    Attributes:
+        interim: Why this one counts and not the one that is wanted; None once that does.
     """
 
     name: str
@@ -59,6 +62,7 @@ class SwitchingBackend:
         first: Backend,
         probation: int = PROBATION,
         on_close: Callable[[], None] = lambda: None,
+        interim: Optional[str] = None,
     ) -> None:
         """Begin with ``first``; it is owned from now on, as is every one that is offered.
 
@@ -66,7 +70,9 @@ class SwitchingBackend:
             first: What counts until another is offered.
             probation: Batches that a new backend must deliver before the old one is closed.
             on_close: Called when this is closed.
+            interim: Why ``first`` is not the one that is wanted.
         """
+        self.interim = interim
         self._on_close = on_close
         self._use(_Engine(first))
         self._previous: Optional[_Engine] = None
@@ -162,7 +168,7 @@ class SwitchingBackend:
             # A batch that was gathered for the old one may be too large for the new one.
             fits = offered is not None and len(batch) <= offered.backend.max_batch
             if offered is not None and fits and self._previous is None and not waiting:
-                self._previous, self._offered = self._engine, None
+                self._previous, self._offered, self.interim = self._engine, None, None
                 self._use(offered)
                 _log.info("engine_switched", engine=self.name, precision=self.precision)
             flight = _Flight(self._engine, batch, pending=waiting)
@@ -210,7 +216,7 @@ class SwitchingBackend:
             previous = self._previous
             if previous is None or isinstance(error, DeviceLostError) or self._closed:
                 return False
-            self._previous = None
+            self._previous, self.interim = None, str(error)
             self._use(previous)
             for stranded in self._flights:
                 if stranded.engine is engine:

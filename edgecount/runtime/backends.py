@@ -3,7 +3,7 @@
 import ctypes
 import importlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, List, Mapping, Optional, Sequence
 
 import structlog
@@ -108,9 +108,12 @@ def _candidates(asked: str, gpu: Callable[[], bool]) -> Sequence[str]:
 def _spec(plan: Plan, timer: StageTimer) -> BackendSpec:
     model = plan.model
     cameras = tuple(c.spec for c in plan.cameras)
-    return BackendSpec(
+    spec = BackendSpec(
         plan.settings.model, model.path, model.recipe, model.detector.size, cameras, timer
     )
+    if not spec.settings.fallback:
+        return spec
+    return replace(spec, standby=lambda: _cpu(plan, spec))
 
 
 def _cpu(plan: Plan, spec: BackendSpec) -> Backend:

@@ -102,7 +102,7 @@ class EngineKeeper:
             except BaseException:
                 self.close()
                 raise
-        self._switch = SwitchingBackend(backend, on_close=self.close)
+        self._switch = SwitchingBackend(backend, on_close=self.close, interim=reason)
         return self._switch
 
     def turn(self) -> bool:
@@ -116,7 +116,7 @@ class EngineKeeper:
         try:
             self._switch.offer(self._built(outcome))
         except EngineError as error:
-            self.state = "failed"
+            self.state, self._switch.interim = "failed", str(error)
             _log.error("engine_build_failed", reason=str(error), counting_on=self._switch.name)
         else:
             self.state = "ready"

@@ -33,12 +33,15 @@ class LoadedEngine:
     needed: Tuple[Any, ...]
 
 
-def load(path: Path, trt: TensorRt, *, share_memory: bool = True) -> LoadedEngine:
+def load(
+    path: Path, trt: TensorRt, *, data: Optional[bytes] = None, share_memory: bool = True
+) -> LoadedEngine:
     """Read an engine file and deserialise it.
 
     Args:
         path: The file, with or without Ultralytics' header.
         trt: This machine's TensorRT.
+        data: The file's bytes, where they are read already.
         share_memory: Whether contexts work in memory that the executor takes, where this
             TensorRT can do so; else each has its own.
 
@@ -47,7 +50,7 @@ def load(path: Path, trt: TensorRt, *, share_memory: bool = True) -> LoadedEngin
         ModelError: It is no engine, or one that edgecount cannot run.
         EngineError: This TensorRT or this device cannot run it; it must be built here.
     """
-    file = plan_file.read(path)
+    file = plan_file.read(path) if data is None else plan_file.split(path, data)
     messages = journal.Journal()
     logger = journal.logger(trt.module, messages)
     if trt.features.plugins:
