@@ -39,6 +39,7 @@ constexpr int kWord = 64;           // stronger boxes in one word of the bit mat
 constexpr int kWords = kTopK / kWord;
 constexpr int kMaxLevels = 6;
 constexpr int kBins = 2048;
+constexpr int kCrowd = 64;          // most candidates of one bin that are ranked there
 
 // The head and how it is read; the same for all pictures. Mirrors postprocess.py: Head.
 struct Head {
@@ -50,6 +51,7 @@ struct Head {
   int columns[kMaxLevels];  // cells in a row of cells
   float stride[kMaxLevels];
   float threshold;          // raw score; for ltrb the logit
+  float floor;              // raw score, about the least that a candidate has
 };
 
 // One picture. Mirrors postprocess.py: PICTURE.
@@ -222,13 +224,102 @@ __device__ __forceinline__ bool decode(const Raw *output, const Head &head, cons
 // ------------------------------------------------------------------ the best, in order
 
 struct Selection {
-  uint64_t keys[kTopK];
+  uint64_t keys[kTopK + kCrowd];
   unsigned bins[kBins];
   unsigned warp_totals[kDecodeThreads / kWarp];
   unsigned long long lowest, highest;
   unsigned collected;
   unsigned bin, before, inside;  // the bin that holds the last wanted key
 };
+
+constexpr int kBinsEach = kBins / kDecodeThreads;  // of a thread
+
+// Counts of this thread's bins, and how many keys lie in the bins before them.
+__device__ inline unsigned scan_bins(unsigned (&counts)[kBinsEach], Selection &s) {
+  const unsigned warp = threadIdx.x / kWarp;
+  unsigned total = 0;
+#pragma unroll
+  for (int i = 0; i < kBinsEach; ++i) total += counts[i] = s.bins[threadIdx.x * kBinsEach + i];
+  unsigned upto = total;
+  for (unsigned step = 1; step < kWarp; step *= 2) {
+    const unsigned other = __shfl_up_sync(kAllLanes, upto, step);
+    if (lane() >= step) upto += other;
+  }
+  if (lane() == kWarp - 1) s.warp_totals[warp] = upto;
+  __syncthreads();
+  for (unsigned w = 0; w < warp; ++w) upto += s.warp_totals[w];
+  return upto - total;
+}
+
+// Bins of keys by score alone, for scores from `floor` to 1; others go to the outermost.
+struct Bins {
+  unsigned first;
+  int shift;
+
+  __device__ explicit Bins(float floor) : first(key_of(1.0f, 0) >> 32), shift(0) {
+    const unsigned last = key_of(floor, 0) >> 32;
+    const unsigned span = last > first ? last - first : 0;
+    while (span >> shift >= kBins) ++shift;
+  }
+
+  __device__ __forceinline__ unsigned of(uint64_t key) const {
+    const unsigned high = key >> 32;
+    const unsigned bin = high > first ? (high - first) >> shift : 0;
+    return bin < kBins ? bin : kBins - 1;
+  }
+};
+
+// Puts a candidate at its place among the best.
+__device__ __forceinline__ void place(const Scratch &scratch, int64_t base, int64_t out, int rank,
+                                      uint64_t key) {
+  const int64_t row = base + static_cast<unsigned>(key);
+  scratch.sorted_boxes[out + rank] = __ldcg(scratch.boxes + row);
+  scratch.sorted_scores[out + rank] = score_of(key);
+#if !ONE_CLASS
+  scratch.sorted_classes[out + rank] = __ldcg(scratch.classes + row);
+#endif
+}
+
+// Sorts by counting: a key's rank is what lies in the bins before its own, and the smaller
+// keys of its bin. False where a bin holds too many for that, as with few different scores.
+__device__ inline bool rank_by_counting(const Head &head, const Scratch &scratch, int picture,
+                                        const uint64_t *keys, int count, Selection &s) {
+  const Bins bins(head.floor);
+  for (int i = threadIdx.x; i < kBins; i += kDecodeThreads) s.bins[i] = 0;
+  __syncthreads();
+  for (int i = threadIdx.x; i < count; i += kDecodeThreads)
+    atomicAdd(&s.bins[bins.of(__ldcg(keys + i))], 1u);
+  __syncthreads();
+  unsigned counts[kBinsEach];
+  unsigned before = scan_bins(counts, s);
+  bool crowded = false;
+#pragma unroll
+  for (int i = 0; i < kBinsEach; ++i) {
+    crowded |= before < kTopK && counts[i] > kCrowd;
+    s.bins[threadIdx.x * kBinsEach + i] = before;
+    before += counts[i];
+  }
+  if (__syncthreads_or(crowded)) return false;
+  for (int i = threadIdx.x; i < count; i += kDecodeThreads) {
+    const uint64_t key = __ldcg(keys + i);
+    const unsigned slot = atomicAdd(&s.bins[bins.of(key)], 1u);
+    if (slot < kTopK + kCrowd) s.keys[slot] = key;
+  }
+  __syncthreads();
+  // Now a bin's number is where it ends, and its keys are there in any order.
+  const int64_t base = static_cast<int64_t>(picture) * head.rows;
+  const int64_t out = static_cast<int64_t>(picture) * kTopK;
+  for (int i = threadIdx.x; i < count && i < kTopK + kCrowd; i += kDecodeThreads) {
+    const uint64_t key = s.keys[i];
+    const unsigned bin = bins.of(key);
+    unsigned rank = bin > 0 ? s.bins[bin - 1] : 0;
+    if (rank >= kTopK) continue;
+    const unsigned end = s.bins[bin];
+    for (unsigned other = rank; other < end; ++other) rank += s.keys[other] < key;
+    if (rank < kTopK) place(scratch, base, out, rank, key);
+  }
+  return true;
+}
 
 // The lowest and the highest of the keys, to all threads.
 __device__ inline void range_of(const uint64_t *keys, int count, Selection &s) {
@@ -258,30 +349,16 @@ __device__ inline void range_of(const uint64_t *keys, int count, Selection &s) {
 
 // Finds the bin in which key number `wanted` (from 1) lies, and what is before it and in it.
 __device__ inline void find_bin(unsigned wanted, Selection &s) {
-  constexpr int kMine = kBins / kDecodeThreads;
-  const unsigned warp = threadIdx.x / kWarp;
-  unsigned counts[kMine], total = 0;
+  unsigned counts[kBinsEach];
+  unsigned before = scan_bins(counts, s);
 #pragma unroll
-  for (int i = 0; i < kMine; ++i) total += counts[i] = s.bins[threadIdx.x * kMine + i];
-  unsigned upto = total;
-  for (unsigned step = 1; step < kWarp; step *= 2) {
-    const unsigned other = __shfl_up_sync(kAllLanes, upto, step);
-    if (lane() >= step) upto += other;
-  }
-  if (lane() == kWarp - 1) s.warp_totals[warp] = upto;
-  __syncthreads();
-  for (unsigned w = 0; w < warp; ++w) upto += s.warp_totals[w];
-  unsigned before = upto - total;
-  if (before < wanted && wanted <= upto) {
-#pragma unroll
-    for (int i = 0; i < kMine; ++i) {
-      if (before < wanted && wanted <= before + counts[i]) {
-        s.bin = threadIdx.x * kMine + i;
-        s.before = before;
-        s.inside = counts[i];
-      }
-      before += counts[i];
+  for (int i = 0; i < kBinsEach; ++i) {
+    if (before < wanted && wanted <= before + counts[i]) {
+      s.bin = threadIdx.x * kBinsEach + i;
+      s.before = before;
+      s.inside = counts[i];
     }
+    before += counts[i];
   }
   __syncthreads();
 }
@@ -343,43 +420,41 @@ __device__ inline void sort(uint64_t *keys, int size) {
   }
 }
 
-// Called by the last block of a picture: its best candidates, sorted, for suppress.
-__device__ inline void select_and_sort(const Head &head, const Scratch &scratch, int picture) {
-  __shared__ Selection s;
-  const int64_t base = static_cast<int64_t>(picture) * head.rows;
-  const uint64_t *keys = scratch.keys + base;
-  const int count = static_cast<int>(__ldcg(scratch.count + picture));
+// Sorts by comparing, whatever the keys are.
+__device__ inline void rank_by_sorting(const Head &head, const Scratch &scratch, int picture,
+                                       const uint64_t *keys, int count, Selection &s) {
   const int kept = count < kTopK ? count : kTopK;
   int size = 2 * kWarp;
   while (size < kept) size *= 2;
-  if (kept > 0) {
-    if (count > kTopK) {
-      const uint64_t highest = highest_kept(keys, count, s);
-      if (threadIdx.x == 0) s.collected = 0;
-      __syncthreads();
-      for (int i = threadIdx.x; i < count; i += kDecodeThreads) {
-        const uint64_t key = __ldcg(keys + i);
-        if (key <= highest) s.keys[atomicAdd(&s.collected, 1u)] = key;
-      }
-    } else {
-      for (int i = threadIdx.x; i < size; i += kDecodeThreads)
-        s.keys[i] = i < count ? __ldcg(keys + i) : ~0ull;
-    }
+  if (count > kTopK) {
+    const uint64_t highest = highest_kept(keys, count, s);
+    if (threadIdx.x == 0) s.collected = 0;
     __syncthreads();
-    sort(s.keys, size);
+    for (int i = threadIdx.x; i < count; i += kDecodeThreads) {
+      const uint64_t key = __ldcg(keys + i);
+      if (key <= highest) s.keys[atomicAdd(&s.collected, 1u)] = key;
+    }
+  } else {
+    for (int i = threadIdx.x; i < size; i += kDecodeThreads)
+      s.keys[i] = i < count ? __ldcg(keys + i) : ~0ull;
   }
+  __syncthreads();
+  sort(s.keys, size);
+  const int64_t base = static_cast<int64_t>(picture) * head.rows;
   const int64_t out = static_cast<int64_t>(picture) * kTopK;
-  for (int i = threadIdx.x; i < kept; i += kDecodeThreads) {
-    const uint64_t key = s.keys[i];
-    const int64_t row = base + static_cast<unsigned>(key);
-    scratch.sorted_boxes[out + i] = __ldcg(scratch.boxes + row);
-    scratch.sorted_scores[out + i] = score_of(key);
-#if !ONE_CLASS
-    scratch.sorted_classes[out + i] = __ldcg(scratch.classes + row);
-#endif
-  }
+  for (int i = threadIdx.x; i < kept; i += kDecodeThreads)
+    place(scratch, base, out, i, s.keys[i]);
+}
+
+// Called by the last block of a picture: its best candidates, sorted, for suppress.
+__device__ inline void select_and_sort(const Head &head, const Scratch &scratch, int picture) {
+  __shared__ Selection s;
+  const uint64_t *keys = scratch.keys + static_cast<int64_t>(picture) * head.rows;
+  const int count = static_cast<int>(__ldcg(scratch.count + picture));
+  if (count > 0 && !rank_by_counting(head, scratch, picture, keys, count, s))
+    rank_by_sorting(head, scratch, picture, keys, count, s);
   if (threadIdx.x == 0) {
-    scratch.sorted_count[picture] = kept;
+    scratch.sorted_count[picture] = count < kTopK ? count : kTopK;
     scratch.count[picture] = 0;
   }
 }
@@ -390,10 +465,11 @@ __device__ __forceinline__ float area(float4 b) {
   return __fmul_rn(__fsub_rn(b.z, b.x), __fsub_rn(b.w, b.y));
 }
 
-// nms.py: not (intersection ≤ iou × union)
+// nms.py: not (intersection ≤ iou × union). Where only the height is negative the product
+// is not positive either, and the answer is no, as it is there.
 __device__ __forceinline__ bool overlap(float4 a, float a_area, float4 b, float b_area, float iou) {
   const float width = fmaxf(__fsub_rn(fminf(a.z, b.z), fmaxf(a.x, b.x)), 0.0f);
-  const float height = fmaxf(__fsub_rn(fminf(a.w, b.w), fmaxf(a.y, b.y)), 0.0f);
+  const float height = __fsub_rn(fminf(a.w, b.w), fmaxf(a.y, b.y));
   const float intersection = __fmul_rn(width, height);
   const float both = __fsub_rn(__fadd_rn(a_area, b_area), intersection);
   return intersection > __fmul_rn(both, iou);
@@ -422,14 +498,16 @@ __device__ inline void compare_tile(const Scratch &scratch, int picture, int cou
   const int word = tile - kPer * column * (column + 1) / 2;
   const int64_t base = static_cast<int64_t>(picture) * kTopK;
   const int first = word * kWord;
-  const int here = count - first < kWord ? count - first : kWord;
   __syncthreads();  // the tile before is done with
-  if (static_cast<int>(threadIdx.x) < here) {
-    const float4 box = scratch.sorted_boxes[base + first + threadIdx.x];
+  if (threadIdx.x < kWord) {
+    // Behind the last box lie empty ones, which overlap nothing.
+    const bool there = first + static_cast<int>(threadIdx.x) < count;
+    const int64_t at = base + first + threadIdx.x;
+    const float4 box = there ? scratch.sorted_boxes[at] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     shared.boxes[threadIdx.x] = box;
     shared.areas[threadIdx.x] = area(box);
 #if !ONE_CLASS
-    shared.classes[threadIdx.x] = scratch.sorted_classes[base + first + threadIdx.x];
+    shared.classes[threadIdx.x] = there ? scratch.sorted_classes[at] : 0;
 #endif
   }
   __syncthreads();
@@ -440,16 +518,22 @@ __device__ inline void compare_tile(const Scratch &scratch, int picture, int cou
 #if !ONE_CLASS
   const int category = scratch.sorted_classes[base + j];
 #endif
-  const int stronger = j - first < here ? j - first : here;
-  uint64_t bits = 0;
-#pragma unroll 8
-  for (int i = 0; i < stronger; ++i) {
-    bool hit = overlap(shared.boxes[i], shared.areas[i], box, box_area, iou);
+  unsigned halves[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    halves[half] = 0;
+#pragma unroll
+    for (int i = 0; i < 32; ++i) {
+      const int other = half * 32 + i;
+      bool hit = overlap(shared.boxes[other], shared.areas[other], box, box_area, iou);
 #if !ONE_CLASS
-    hit = hit && shared.classes[i] == category;
+      hit = hit && shared.classes[other] == category;
 #endif
-    bits |= static_cast<uint64_t>(hit) << i;
+      if (hit) halves[half] |= 1u << i;
+    }
   }
+  uint64_t bits = static_cast<uint64_t>(halves[1]) << 32 | halves[0];
+  if (j - first < kWord) bits &= (1ull << (j - first)) - 1;  // only stronger ones suppress
   scratch.overlaps[(static_cast<int64_t>(picture) * kWords + word) * kTopK + j] = bits;
 }
 
@@ -457,75 +541,76 @@ constexpr int kMine = kTopK / kSuppressThreads;  // boxes of a thread: j = r × 
 
 struct Walk {
   unsigned alive[kTopK / kWarp];    // by box: not suppressed by what was walked so far
-  uint64_t kept;                    // of the present word
   unsigned visible[kTopK / kWarp];  // by box: goes out
   unsigned before[kTopK / kWarp];   // outgoing boxes in the words before
 };
 
 // One warp decides about the boxes of one word. `low` and `high` are the rows of the bit
-// matrix of boxes `lane` and `lane` + 32. A box is kept once no stronger box that is kept or
-// undecided overlaps it, and goes once a kept one does: as greedy NMS, box by box, decides.
-__device__ inline uint64_t settle(uint64_t alive, uint64_t low, uint64_t high) {
+// matrix of boxes `lane` and `lane` + 32. A box is kept once no stronger box that is left
+// overlaps it, and goes once a kept one does: as greedy NMS, box by box, decides.
+__device__ __forceinline__ uint64_t settle(uint64_t alive, uint64_t low, uint64_t high) {
   uint64_t undecided = alive, kept = 0;
   while (undecided) {
-    const uint64_t open = kept | undecided;
-    const unsigned free_low = __ballot_sync(kAllLanes, (low & open) == 0);
-    const unsigned free_high = __ballot_sync(kAllLanes, (high & open) == 0);
-    kept |= undecided & (static_cast<uint64_t>(free_high) << 32 | free_low);
-    const unsigned hit_low = __ballot_sync(kAllLanes, (low & kept) != 0);
-    const unsigned hit_high = __ballot_sync(kAllLanes, (high & kept) != 0);
-    undecided &= ~kept & ~(static_cast<uint64_t>(hit_high) << 32 | hit_low);
+    const unsigned free_low = __ballot_sync(kAllLanes, (low & undecided) == 0);
+    const unsigned free_high = __ballot_sync(kAllLanes, (high & undecided) == 0);
+    const uint64_t free = (static_cast<uint64_t>(free_high) << 32 | free_low) & undecided;
+    const unsigned hit_low = __ballot_sync(kAllLanes, (low & free) != 0);
+    const unsigned hit_high = __ballot_sync(kAllLanes, (high & free) != 0);
+    kept |= free;
+    undecided &= ~(free | static_cast<uint64_t>(hit_high) << 32 | hit_low);
   }
   return kept;
 }
 
+// What the walk needs of one word of the bit matrix.
+struct Step {
+  uint64_t hits[kMine];  // rows of this thread's boxes behind the word
+  uint64_t low, high;    // rows of the word's own boxes `lane` and `lane` + 32
+};
+
+__device__ __forceinline__ void load(Step &step, const uint64_t *overlaps, int word, int count) {
+  const uint64_t *row = overlaps + static_cast<int64_t>(word) * kTopK;
+  const int own = word * kWord + lane();
+  // The first box of a word has no stronger one in it, and no row.
+  step.low = lane() > 0 && own < count ? __ldcg(row + own) : 0;
+  step.high = own + 32 < count ? __ldcg(row + own + 32) : 0;
+#pragma unroll
+  for (int r = 0; r < kMine; ++r) {
+    const int j = r * kSuppressThreads + threadIdx.x;
+    step.hits[r] = j >= (word + 1) * kWord && j < count ? __ldcg(row + j) : 0;
+  }
+}
+
 // Greedy NMS over the bit matrix. Returns which of this thread's boxes are kept, bit r for
-// box r × kSuppressThreads + thread.
+// box r × kSuppressThreads + thread. Every warp decides about every word, so that all they
+// have to tell each other is which boxes are left.
 __device__ inline unsigned walk(const Scratch &scratch, int picture, int count, Walk &shared) {
   const int thread = threadIdx.x;
   const unsigned warp = thread / kWarp;
   const uint64_t *overlaps = scratch.overlaps + static_cast<int64_t>(picture) * kWords * kTopK;
   unsigned gone = 0, mine = 0;
   const int words = (count + kWord - 1) / kWord;
+  Step step, next;
+  if (words > 0) load(step, overlaps, 0, count);
   for (int word = 0; word < words; ++word) {
-    const uint64_t *row = overlaps + static_cast<int64_t>(word) * kTopK;
-    const int next = (word + 1) * kWord;
-    // Loads of what this word suppresses are under way while it is decided.
-    uint64_t hits[kMine];
-#pragma unroll
-    for (int r = 0; r < kMine; ++r) {
-      const int j = r * kSuppressThreads + thread;
-      hits[r] = j >= next && j < count ? __ldcg(row + j) : 0;
-    }
-    // The two warps that own the word's boxes say which are left.
+    const int r = word * kWord / kSuppressThreads;
     const unsigned owner = word * 2 % (kSuppressThreads / kWarp);
     if (warp - owner < 2) {
-      const int r = word * kWord / kSuppressThreads;
       const bool left = r * kSuppressThreads + thread < count && !(gone >> r & 1);
       const unsigned alive = __ballot_sync(kAllLanes, left);
       if (lane() == 0) shared.alive[word * 2 + warp - owner] = alive;
     }
-    uint64_t low = 0, high = 0;
-    if (warp == 0) {
-      const int j = word * kWord + lane();
-      low = lane() > 0 && j < count ? __ldcg(row + j) : 0;
-      high = j + 32 < count ? __ldcg(row + j + 32) : 0;
-    }
+    // On its way while this word is decided.
+    if (word + 1 < words) load(next, overlaps, word + 1, count);
     __syncthreads();
-    if (warp == 0) {
-      const uint64_t alive =
-          static_cast<uint64_t>(shared.alive[word * 2 + 1]) << 32 | shared.alive[word * 2];
-      const uint64_t kept = settle(alive, low, high);
-      if (lane() == 0) shared.kept = kept;
-    }
-    __syncthreads();
-    const uint64_t kept = shared.kept;
+    const uint64_t alive =
+        static_cast<uint64_t>(shared.alive[word * 2 + 1]) << 32 | shared.alive[word * 2];
+    const uint64_t kept = settle(alive, step.low, step.high);
 #pragma unroll
-    for (int r = 0; r < kMine; ++r) {
-      if (hits[r] & kept) gone |= 1u << r;
-      const int j = r * kSuppressThreads + thread;
-      if (j >= word * kWord && j < next && (kept >> (j - word * kWord) & 1)) mine |= 1u << r;
-    }
+    for (int i = 0; i < kMine; ++i)
+      if (step.hits[i] & kept) gone |= 1u << i;
+    if (warp - owner < 2 && kept >> ((warp - owner) * kWarp + lane()) & 1) mine |= 1u << r;
+    step = next;
   }
   return mine;
 }

@@ -109,6 +109,7 @@ class HeadLayout(ctypes.Structure):
         ("columns", ctypes.c_int * _MAX_LEVELS),
         ("stride", ctypes.c_float * _MAX_LEVELS),
         ("threshold", ctypes.c_float),
+        ("floor", ctypes.c_float),
     )
 
 
@@ -172,6 +173,7 @@ def head_layout(
         wanted_count=len(recipe.wanted()),
         levels=len(recipe.strides),
         threshold=_logit(threshold) if recipe.head == "ltrb" else threshold,
+        floor=threshold,
     )
     first = 0
     for i, (columns, rows, stride) in enumerate(cells(*size, recipe.strides)):
