@@ -257,14 +257,19 @@ def create(
         network,
         recipe,
         size=size,
-        thresholds=Thresholds(
-            min(recipe.low_threshold, settings.score_threshold or 1.0),
-            settings.nms_iou or recipe.nms_iou,
-        ),
+        thresholds=thresholds(recipe, settings),
         suppress=nms.suppress_opencv if settings.nms == "opencv" else nms.suppress,
         timer=timer,
     )
     return detector, recipe
+
+
+def thresholds(recipe: Recipe, settings: ModelSettings) -> Thresholds:
+    """What a detector keeps, by its recipe and what the user set."""
+    return Thresholds(
+        min(recipe.low_threshold, settings.score_threshold or 1.0),
+        settings.nms_iou or recipe.nms_iou,
+    )
 
 
 def _may_be(axis: object, size: object) -> bool:

@@ -25,6 +25,7 @@ _NAMES = {
     900: b"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
 }
 _TICK_MS = 0.125
+_ALIGNMENT = 256
 
 
 @dataclass
@@ -144,10 +145,11 @@ class FakeCuda:
         return 0, self._size // 2, self._size
 
     def cuMemAlloc(self, bytesize: int) -> _Returned:
-        memory = (ctypes.c_uint8 * bytesize)()
-        ctypes.memset(memory, 0xA5, bytesize)
-        self.memory[ctypes.addressof(memory)] = memory
-        return 0, ctypes.addressof(memory)
+        memory = (ctypes.c_uint8 * (bytesize + _ALIGNMENT))()
+        ctypes.memset(memory, 0xA5, len(memory))
+        address = -(-ctypes.addressof(memory) // _ALIGNMENT) * _ALIGNMENT
+        self.memory[address] = memory
+        return 0, address
 
     def cuMemHostAlloc(self, bytesize: int, Flags: int) -> _Returned:
         return object.__getattribute__(self, "cuMemAlloc")(bytesize)  # type: ignore[no-any-return]

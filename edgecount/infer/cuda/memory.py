@@ -73,6 +73,16 @@ class MemoryBudget:
         """Refuse everything from now on."""
         self._sealed = True
 
+    @contextlib.contextmanager
+    def growing(self, what: str) -> Iterator[None]:
+        """Allow what must be taken late after all: a camera sends larger pictures."""
+        sealed, self._sealed = self._sealed, False
+        try:
+            with self.labelled(what):
+                yield
+        finally:
+            self._sealed = sealed
+
     def _refusal(self, size: int) -> str:
         held = ", ".join(f"{what} {n / _MIB:.1f} MiB" for what, n in self._held.items() if n)
         return (

@@ -23,6 +23,8 @@ _CUDA_FAILURE = re.compile(r"CUDA failure (\d+)")
 class OrtCudaNetwork:
     """One ONNX file on a CUDA device; see :class:`~.network.DeviceNetwork`.
 
+    ``max_batch`` is the only batch size that the file allows, or None.
+
     ONNX Runtime's own CUDA graph is not used: its replay waits for the stream on the host.
     The session is still told to expect one, which makes it refuse what cannot be captured,
     and the pipeline records its launches into a graph of ours.
@@ -72,6 +74,8 @@ class OrtCudaNetwork:
         self._input, self._output = given[0].name, made[0].name
         self.input_dtype: DTypeLike = _TYPES[given[0].type]
         self.output_dtype: DTypeLike = _TYPES[made[0].type]
+        fixed = given[0].shape[0]
+        self.max_batch: Optional[int] = fixed if isinstance(fixed, int) and fixed > 0 else None
         self._shape = (3, size[1], size[0])
         self._options = onnxruntime.RunOptions()
         self._options.add_run_config_entry("gpu_graph_id", "-1")

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Optional
 
+import numpy as np
 from typing_extensions import Literal
 
-from edgecount.records import Detections, FrameInfo, Tracks, UInt8Array
+from edgecount.records import Detections, DeviceFrame, Frame, FrameInfo, Tracks, UInt8Array
 
 Layout = Literal["bgr", "nv12"]
 Place = Literal["pageable", "pinned", "device"]
@@ -25,6 +26,8 @@ class Picture:
         place: ``pageable`` host memory (it is copied), ``pinned`` host memory of this
             device, or ``device`` memory.
         pointer: Address of the first row; of any place.
+        chroma: Address of the chroma of an ``nv12`` picture on the device; behind the luma
+            where None.
         array: The pageable bytes, C-contiguous; None for other places.
         owner: Kept alive while the device reads the picture.
     """
@@ -36,6 +39,7 @@ class Picture:
     pitch: int
     place: Place
     pointer: int
+    chroma: Optional[int] = None
     array: Optional[UInt8Array] = None
     owner: Optional[object] = None
 
@@ -53,7 +57,47 @@ class Picture:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in a picture; ``detections`` only where they were asked for."""
+    """What was found in a picture.
 
-    tracks: Tracks
+    Attributes:
+        tracks: None where the host tracks.
+        detections: None where they were not asked for.
+    """
+
+    tracks: Optional[Tracks]
     detections: Optional[Detections] = None
+
+
+def of_frame(frame: Frame, camera: int, dt: float, device: int) -> Picture:
+    """A frame as it comes from a source.
+
+    Args:
+        frame: A :class:`DeviceFrame` of this device stays there; others lie in host memory.
+        camera: Index of its camera.
+        dt: Seconds of stream time since the camera's last frame.
+        device: Number of the device.
+    """
+    if isinstance(frame, DeviceFrame) and frame.surface.device == device:
+        surface = frame.surface
+        return Picture(
+            frame.info,
+            camera,
+            dt,
+            "nv12",
+            surface.pitch,
+            "device",
+            surface.luma,
+            surface.chroma,
+            owner=surface.owner,
+        )
+    image = np.ascontiguousarray(frame.image)
+    return Picture(
+        frame.info,
+        camera,
+        dt,
+        "bgr",
+        3 * frame.info.width,
+        "pageable",
+        image.ctypes.data,
+        array=image,
+    )

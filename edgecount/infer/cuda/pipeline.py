@@ -155,8 +155,11 @@ class _Slot:
     def infer(self, stream: Stream, batch: int) -> None:
         stream.wait(self.events.prepared)
         stream.record(self.events.infer_begun)
-        self._do("infer", self.work.infer, stream, batch)
+        self.network(stream, batch)
         stream.record(self.events.inferred)
+
+    def network(self, stream: Stream, batch: int) -> None:
+        self._do("infer", self.work.infer, stream, batch)
 
     def post(self, stream: Stream, batch: int) -> None:
         stream.wait(self.events.inferred)
@@ -283,6 +286,21 @@ class Pipeline:
         finally:
             self._free.put(slot)
         return Finished(flight.job, results, times, slot.number, flight.began)
+
+    def time_network(self, batch: int, runs: int) -> float:
+        """Seconds of ``runs`` runs of the network alone, one after the other, on the device.
+
+        For measuring: nothing else may be under way.
+        """
+        self._enter()
+        start, end = self._slots[0].events.infer_begun, self._slots[0].events.inferred
+        stream = self._streams.infer
+        stream.record(start)
+        for run in range(runs):
+            self._slots[run % self.depth].network(stream, batch)
+        stream.record(end)
+        end.synchronize()
+        return end.since(start)
 
     def close(self) -> None:
         """Let a ``submit`` that waits fail; the device frees the rest. May be called twice."""

@@ -1,0 +1,339 @@
+"""What happens to a batch in one slot: copy in, letterbox, network, NMS, tracker, copy out."""
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from typing_extensions import Protocol
+
+from edgecount.infer.cuda.driver import Device, DeviceBuffer, PinnedBuffer, Stream
+from edgecount.infer.cuda.memory import MemoryBudget
+from edgecount.infer.cuda.network import DeviceNetwork, bytes_of
+from edgecount.infer.cuda.pictures import Found, Picture
+from edgecount.infer.cuda.postprocess import PICTURE, DetectionBuffers, Postprocess
+from edgecount.infer.cuda.preprocess import SOURCE, Preprocess
+from edgecount.infer.letterbox import Letterbox
+from edgecount.records import Detections, Float32Array, FrameInfo, Tracks, UInt8Array
+
+# Pictures up to this size find room without asking again: 1080p in BGR.
+_USUAL_PICTURE = 1920 * 1080 * 3
+_ALIGNMENT = 256
+_HD_ROWS = 720
+_MOST_SHAPES = 256
+_NO_CAMERA = -1
+_NOISE = 160  # side of the picture of the rehearsal
+
+_log = structlog.get_logger(__name__)
+
+
+class DeviceTracker(Protocol):
+    """Follows the detections of all cameras on the device."""
+
+    def result_bytes(self, batch: int) -> int:
+        """Bytes of the results of a batch."""
+        ...
+
+    def launch(
+        self, stream: Stream, found: DetectionBuffers, camera: int, dt: int, batch: int, out: int
+    ) -> None:
+        """Enqueue one step.
+
+        Args:
+            stream: Always the same one.
+            found: The detections of ``batch`` pictures.
+            camera: Device address of int32[batch], the cameras; pictures of a negative one
+                change nothing.
+            dt: Device address of float32[batch], seconds since each camera's last picture.
+            batch: Pictures.
+            out: Device address of the results.
+        """
+        ...
+
+    def results(self, memory: UInt8Array, batch: int) -> List[Tracks]:
+        """Copies of the results of a batch, from their bytes on the host."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What all slots share.
+
+    Attributes:
+        device: The device.
+        budget: Its memory.
+        network: The network.
+        sizes: Batch sizes that it is run with, rising; the last is the largest.
+        preprocess: Makes its input.
+        postprocess: Reads its output.
+        tracker: Follows the detections on the device; None where the host does.
+        size: Width and height of the input, pixels.
+        detections: Whether detections are brought to the host although the device tracks.
+    """
+
+    device: Device
+    budget: MemoryBudget
+    network: DeviceNetwork
+    sizes: Sequence[int]
+    preprocess: Preprocess
+    postprocess: Postprocess
+    tracker: Optional[DeviceTracker]
+    size: Tuple[int, int]
+    detections: bool = False
+
+
+class DeviceSlot:
+    """Buffers of one slot, and the work on them; see :class:`~.pipeline.SlotWork`."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Take the memory. Raises EngineError where there is not enough."""
+        device, network, most = parts.device, parts.network, parts.sizes[-1]
+        width, height = parts.size
+        self._parts = parts
+        with parts.budget.labelled("slots"):
+            self._notes = _Notes(device, most)
+            self._input = device.allocate(bytes_of((most, 3, height, width), network.input_dtype))
+            self._output = device.allocate(
+                bytes_of(network.output_shape(most), network.output_dtype)
+            )
+            self._found = device.allocate(DetectionBuffers.bytes_for(most, self._most))
+            self._results = _Results(parts, self._most)
+            self._frames = _Frames(device, most * (_USUAL_PICTURE + _ALIGNMENT))
+        self._shapes: Dict[Tuple[object, ...], _Shape] = {}
+
+    @property
+    def _most(self) -> int:
+        return self._parts.postprocess.options.max_detections
+
+    def upload(self, stream: Stream, job: Sequence[Picture]) -> None:
+        """Copy the pictures that are on the host, and what the kernels must know of all."""
+        room = sum(_aligned(p.size) for p in job if p.place != "device")
+        if room > self._frames.size:
+            self._grow(room)
+        self._frames.start()
+        for index, picture in enumerate(job):
+            self._note(index, picture, self._frames.place(stream, picture))
+        self._notes.upload(stream, len(job))
+
+    def prepare(self, stream: Stream, batch: int) -> None:
+        """Letterbox and normalise."""
+        self._parts.preprocess.launch(stream, batch, self._notes.sources, self._input.pointer)
+
+    def infer(self, stream: Stream, batch: int) -> None:
+        """Run the network, on the next batch size that it knows."""
+        size = next(n for n in self._parts.sizes if n >= batch)
+        self._parts.network.enqueue(stream, size, self._input.pointer, self._output.pointer, None)
+
+    def post(self, stream: Stream, batch: int) -> None:
+        """Decode, suppress, track; bring the results to the host."""
+        parts, notes = self._parts, self._notes
+        found = DetectionBuffers.at(self._found.pointer, batch, self._most)
+        parts.postprocess.launch(stream, batch, self._output.pointer, notes.pictures, found)
+        if parts.tracker is not None:
+            tracks = self._results.tracks_pointer
+            parts.tracker.launch(stream, found, notes.cameras, notes.dts, batch, tracks)
+        self._results.download(stream, batch, self._found.pointer)
+
+    def results(self, job: Sequence[Picture]) -> List[Found]:
+        """What was found in each picture."""
+        return self._results.read(len(job))
+
+    def output(self, stream: Stream, batch: int) -> Float32Array:
+        """The network's output of the first ``batch`` pictures; waits for the copy."""
+        network = self._parts.network
+        values: NDArray[Any] = np.empty(network.output_shape(batch), network.output_dtype)
+        stream.download(values.ctypes.data, self._output.pointer, values.nbytes)
+        stream.synchronize()
+        return values.astype(np.float32)
+
+    def rehearse(self, batch: int) -> Sequence[Picture]:
+        """Noise that no camera sent."""
+        noise = np.random.default_rng(batch).integers(0, 256, (_NOISE, _NOISE, 3), np.uint8)
+        info = FrameInfo("", 0, 0.0, 0.0, _NOISE, _NOISE)
+        picture = Picture(
+            info,
+            _NO_CAMERA,
+            0.0,
+            "bgr",
+            3 * _NOISE,
+            "pageable",
+            noise.ctypes.data,
+            array=noise,
+        )
+        return [picture] * batch
+
+    def _note(self, index: int, picture: Picture, pointer: int) -> None:
+        """Fill the records of one picture."""
+        shape = self._shape_of(picture)
+        notes = self._notes
+        notes.source[index] = shape.source
+        notes.source["plane"][index] = pointer
+        behind = pointer + picture.pitch * picture.info.height
+        notes.source["chroma"][index] = picture.chroma or behind
+        notes.picture[index] = shape.picture
+        notes.camera[index] = picture.camera
+        notes.dt[index] = picture.dt
+
+    def _shape_of(self, picture: Picture) -> "_Shape":
+        """The records of such pictures of this camera, made once."""
+        info = picture.info
+        key = (picture.camera, info.width, info.height, picture.layout, picture.pitch)
+        shape = self._shapes.get(key)
+        if shape is None:
+            if len(self._shapes) >= _MOST_SHAPES:
+                self._shapes.clear()
+            shape = self._shapes[key] = _Shape.of(picture, self._parts)
+        return shape
+
+    def _grow(self, room: int) -> None:
+        """Larger buffers for the pictures; nothing of this slot is under way."""
+        parts = self._parts
+        _log.info("picture_buffers_grown", bytes=room, before=self._frames.size)
+        self._frames.close()
+        with parts.budget.growing("slots"):
+            self._frames = _Frames(parts.device, room)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Records of pictures of one camera, size and layout, but for their addresses."""
+
+    source: Any
+    picture: Any
+
+    @staticmethod
+    def of(picture: Picture, parts: Parts) -> "_Shape":
+        info = picture.info
+        box = Letterbox.fit(info.width, info.height, *parts.size)
+        source, record = np.zeros(1, SOURCE), np.zeros(1, PICTURE)
+        parts.preprocess.describe(
+            source[0],
+            box,
+            pointer=0,
+            pitch=picture.pitch,
+            layout=picture.layout,
+            standard="bt709" if info.height >= _HD_ROWS else "bt601",
+        )
+        parts.postprocess.describe(record[0], box, picture.camera)
+        return _Shape(source[0], record[0])
+
+
+class _Notes:
+    """What kernels must know of each picture of a batch; one copy brings it to the device."""
+
+    def __init__(self, device: Device, most: int) -> None:
+        mapped = device.properties.integrated
+        dtypes = (SOURCE, PICTURE, np.dtype(np.int32), np.dtype(np.float32))
+        sizes = [_aligned(dtype.itemsize * most) for dtype in dtypes]
+        starts = [int(n) for n in np.cumsum([0, *sizes[:-1]])]
+        self._host = device.pinned(sum(sizes), mapped=mapped)
+        self._device = None if mapped else device.allocate(sum(sizes))
+        base = self._device.pointer if self._device else self._host.device_pointer
+        self.sources, self.pictures, self.cameras, self.dts = (base + s for s in starts)
+        self.source, self.picture, self.camera, self.dt = (
+            self._host.array[start : start + dtype.itemsize * most].view(dtype)
+            for start, dtype in zip(starts, dtypes)
+        )
+        self._host.array[:] = 0
+
+    def upload(self, stream: Stream, batch: int) -> None:  # noqa: ARG002 - all is little
+        if self._device is not None:
+            stream.upload(self._device.pointer, self._host.pointer, self._host.size)
+
+
+class _Frames:
+    """Room for the bytes of a batch's pictures.
+
+    On an integrated device kernels read pinned memory where it is; on others it is copied.
+    """
+
+    def __init__(self, device: Device, size: int) -> None:
+        mapped = device.properties.integrated
+        self.size = size
+        self._staging: PinnedBuffer = device.pinned(size, mapped=mapped)
+        self._device: Optional[DeviceBuffer] = None if mapped else device.allocate(size)
+        self._used = 0
+
+    def start(self) -> None:
+        """The room is free again."""
+        self._used = 0
+
+    def place(self, stream: Stream, picture: Picture) -> int:
+        """Bring a picture to where kernels can read it; its device address."""
+        if picture.place == "device":
+            return picture.pointer
+        start, size = self._used, picture.size
+        self._used += _aligned(size)
+        source = picture.pointer
+        if picture.place == "pageable":
+            source = self._staging.pointer + start
+            ctypes.memmove(source, picture.pointer, size)  # without the interpreter's lock
+        if self._device is not None:
+            target = self._device.pointer + start
+            stream.upload(target, source, size)
+            return target
+        if picture.place == "pageable":
+            return self._staging.device_pointer + start
+        return picture.pointer  # pinned and mapped: one address for both sides
+
+    def close(self) -> None:
+        self._staging.close()
+        if self._device is not None:
+            self._device.close()
+
+
+class _Results:
+    """Results on the device and on the host."""
+
+    def __init__(self, parts: Parts, most: int) -> None:
+        batch = parts.sizes[-1]
+        self._tracker = parts.tracker
+        self._most = most
+        self._wanted = parts.detections or parts.tracker is None
+        self._found = parts.device.pinned(DetectionBuffers.bytes_for(batch, most))
+        size = parts.tracker.result_bytes(batch) if parts.tracker else 1
+        self._tracks = parts.device.allocate(size)
+        self._tracked = parts.device.pinned(size)
+
+    @property
+    def tracks_pointer(self) -> int:
+        """Device address of the tracker's results."""
+        return self._tracks.pointer
+
+    def download(self, stream: Stream, batch: int, found: int) -> None:
+        """Bring to the host what is wanted there."""
+        if self._tracker is not None:
+            size = self._tracker.result_bytes(batch)
+            stream.download(self._tracked.pointer, self._tracks.pointer, size)
+        if self._wanted:
+            size = DetectionBuffers.bytes_for(batch, self._most)
+            stream.download(self._found.pointer, found, size)
+
+    def read(self, batch: int) -> List[Found]:
+        """Copies of what was downloaded."""
+        detections: Sequence[Optional[Detections]] = [None] * batch
+        if self._wanted:
+            detections = _detections(self._found.array, batch, self._most)
+        if self._tracker is None:
+            return [Found(None, d) for d in detections]
+        tracks = self._tracker.results(self._tracked.array, batch)
+        return [Found(t, d) for t, d in zip(tracks, detections)]
+
+
+def _detections(memory: UInt8Array, batch: int, most: int) -> List[Detections]:
+    """Copies of the detections in memory laid out as ``DetectionBuffers.at`` does it."""
+    at = DetectionBuffers.at(0, batch, most)
+    boxes = memory[: at.scores].view(np.float32).reshape(batch, most, 4)
+    scores = memory[at.scores : at.classes].view(np.float32).reshape(batch, most)
+    classes = memory[at.classes : at.count].view(np.int32).reshape(batch, most)
+    counts = memory[at.count : at.count + 4 * batch].view(np.int32).tolist()
+    return [
+        Detections(boxes[i, :n].copy(), scores[i, :n].copy(), classes[i, :n].copy())
+        for i, n in enumerate(counts)
+    ]
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT

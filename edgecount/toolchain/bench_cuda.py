@@ -1,0 +1,261 @@
+"""Measures the CUDA pipeline: overlap, latency, host time, and what the streams did when.
+
+Pipeline and bare network run in turns on the same device, with the same executor and
+graphs; the overlap is the median of the ratios of neighbouring turns.
+"""
+
+import itertools
+import statistics
+import threading
+import time
+from dataclasses import asdict, dataclass
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgecount.config import ModelSettings
+from edgecount.errors import EdgecountError
+from edgecount.infer import recipe as recipes
+from edgecount.infer.base import BackendSpec, CameraSpec
+from edgecount.infer.cuda.backend import CudaBackend
+from edgecount.infer.cuda.driver import Device, PinnedBuffer
+from edgecount.infer.cuda.pictures import Layout, Picture
+from edgecount.infer.cuda.pipeline import Finished
+from edgecount.records import FrameInfo, UInt8Array
+from edgecount.runtime.plan import tracker_options
+from edgecount.toolchain.timeline import Batch, busy, stage_times
+
+_COLLECT_S = 30.0
+_FPS = 25.0
+
+# Batches of pictures, for ever.
+Feed = Callable[[], Iterator[Sequence[Picture]]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One turn of the pipeline.
+
+    Attributes:
+        pictures: Pictures whose results came back.
+        seconds: From the first submission to the last result.
+        host_us: Processor time of both threads per picture, microseconds.
+        batches: Every batch's stations on the device.
+    """
+
+    pictures: int
+    seconds: float
+    host_us: float
+    batches: Tuple[Batch, ...]
+
+    @property
+    def fps(self) -> float:
+        """Pictures per second."""
+        return self.pictures / self.seconds
+
+
+@dataclass(frozen=True)
+class CudaBench:
+    """What is measured for one batch size. Times of the device are of a whole batch.
+
+    Attributes:
+        batch: Pictures of a batch.
+        fps: Pictures per second through the pipeline, median of the turns.
+        network_fps: The same through the network alone.
+        overlap: ``fps / network_fps``, median over neighbouring turns.
+        network_ms: Time of one run of the network.
+        latency_ms: From the hand-over of a batch to its results, one batch at a time: median.
+        added_p50_ms: That, less the network's own time.
+        added_p99_ms: The same for the 99th percentile.
+        host_us: Processor time on the host per picture, microseconds.
+        stages_ms: Median time of each part on the device.
+        busy: Share of the time in which each stream worked.
+    """
+
+    batch: int
+    fps: float
+    network_fps: float
+    overlap: float
+    network_ms: float
+    latency_ms: float
+    added_p50_ms: float
+    added_p99_ms: float
+    host_us: float
+    stages_ms: Dict[str, float]
+    busy: Dict[str, float]
+
+    def as_dict(self) -> Dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def cameras_spec(
+    count: int,
+    settings: ModelSettings,
+    *,
+    size: Optional[Tuple[int, int]] = None,
+    timer: Callable[[str, float], None] = lambda _stage, _seconds: None,
+) -> BackendSpec:
+    """A backend's specification for ``count`` cameras named ``camera0`` and so on."""
+    path, recipe = recipes.find(settings.name, settings.path)
+    if recipe is None:
+        raise EdgecountError(f"{path} has no recipe; write one beside it")
+    kind, options = tracker_options({}, recipe, "bench")
+    cameras = [CameraSpec(f"camera{n}", kind, options, ()) for n in range(count)]
+    side = size or settings.input_size or (recipe.input.width, recipe.input.height)
+    return BackendSpec(settings, path, recipe, side, cameras, timer)
+
+
+def pinned_pictures(device: Device, images: Sequence[UInt8Array], layout: Layout) -> List[Picture]:
+    """Pictures in pinned memory, as a capture that writes there leaves them.
+
+    Args:
+        device: The device.
+        images: (height, width, 3) BGR, or (height · 3 / 2, width) NV12.
+        layout: Which of both.
+    """
+    made = []
+    for image in images:
+        rows, width = image.shape[:2]
+        height = rows * 2 // 3 if layout == "nv12" else rows
+        memory: PinnedBuffer = device.pinned(image.nbytes, mapped=device.properties.integrated)
+        memory.array[:] = image.reshape(-1)
+        info = FrameInfo("", 0, 0.0, 0.0, width, height)
+        pitch = image.strides[0]
+        pointer = memory.device_pointer or memory.pointer
+        made.append(Picture(info, 0, 0.0, layout, pitch, "pinned", pointer, owner=memory))
+    return made
+
+
+def feed(templates: Sequence[Picture], cameras: int, batch: int) -> Feed:
+    """Pictures of ``cameras`` cameras in turn, each at 25 frames a second of stream time."""
+
+    def batches() -> Iterator[Sequence[Picture]]:
+        shown = itertools.cycle(templates)
+        for index in itertools.count():
+            for first in range(0, cameras, batch):
+                yield [
+                    _next_picture(next(shown), camera, index)
+                    for camera in range(first, min(first + batch, cameras))
+                ]
+
+    return batches
+
+
+def run(backend: CudaBackend, batches: Iterator[Sequence[Picture]], count: int) -> Run:
+    """Push ``count`` batches through as fast as they go.
+
+    Raises:
+        EdgecountError: The device failed.
+    """
+    spent: List[float] = []
+    failures: List[BaseException] = []
+    seen: List[Batch] = []
+    def submit() -> None:
+        began = time.thread_time()
+        try:
+            for job in itertools.islice(batches, count):
+                backend.submit_pictures(job)
+        except EdgecountError as error:
+            failures.append(error)
+        spent.append(time.thread_time() - began)
+
+    backend.watch = lambda finished: seen.append(_batch(finished))
+    submitting = threading.Thread(target=submit, name="submit")
+    began, cpu = time.perf_counter(), time.thread_time()
+    submitting.start()
+    while len(seen) < count and not failures:
+        backend.collect(_COLLECT_S)
+    seconds, cpu = time.perf_counter() - began, time.thread_time() - cpu
+    submitting.join()
+    backend.watch = lambda _finished: None
+    if failures:
+        raise failures[0]
+    pictures = sum(b.size for b in seen)
+    return Run(pictures, seconds, 1e6 * (cpu + spent[0]) / pictures, tuple(seen))
+
+
+def latencies(
+    backend: CudaBackend, batches: Iterator[Sequence[Picture]], count: int
+) -> Tuple[List[float], List[float]]:
+    """Seconds from hand-over to results, and of the network in it, one batch at a time."""
+    seen: List[Batch] = []
+    backend.watch = lambda finished: seen.append(_batch(finished))
+    found = []
+    for job in itertools.islice(batches, count):
+        began = time.perf_counter()
+        backend.submit_pictures(job)
+        backend.collect(_COLLECT_S)
+        found.append(time.perf_counter() - began)
+    backend.watch = lambda _finished: None
+    return found, [b.times.inferred - b.times.infer_begun for b in seen]
+
+
+def bench(
+    backend: CudaBackend, batches: Feed, batch: int, *, seconds: float = 2.0, turns: int = 5
+) -> Tuple[CudaBench, Tuple[Batch, ...]]:
+    """Measure one batch size.
+
+    Args:
+        backend: With at least ``batch`` cameras.
+        batches: Batches of ``batch`` pictures.
+        batch: Pictures of a batch.
+        seconds: Time of one turn.
+        turns: Turns of pipeline and network.
+
+    Returns:
+        What was measured, and the last turn's batches.
+    """
+    stream = batches()
+    run(backend, stream, 50)  # clocks rise, caches fill
+    network_s = backend.pipeline.time_network(batch, 200) / 200
+    count = max(50, int(seconds / network_s))
+    rates, alone, host = [], [], []
+    for _ in range(turns):
+        turn = run(backend, stream, count)
+        rates.append(turn.fps)
+        host.append(turn.host_us)
+        alone.append(batch * count / backend.pipeline.time_network(batch, count))
+    took, network = latencies(backend, stream, max(200, min(2000, count)))
+    inference = statistics.median(network)
+    added = 1e3 * (np.asarray(took) - inference)
+    result = CudaBench(
+        batch=batch,
+        fps=statistics.median(rates),
+        network_fps=statistics.median(alone),
+        overlap=statistics.median(r / a for r, a in zip(rates, alone)),
+        network_ms=1e3 * inference,
+        latency_ms=1e3 * statistics.median(took),
+        added_p50_ms=float(np.percentile(added, 50)),
+        added_p99_ms=float(np.percentile(added, 99)),
+        host_us=statistics.median(host),
+        stages_ms=stage_times(turn.batches),
+        busy=busy(turn.batches),
+    )
+    return result, turn.batches
+
+
+def _next_picture(template: Picture, camera: int, index: int) -> Picture:
+    info = FrameInfo(
+        f"camera{camera}",
+        index,
+        index / _FPS,
+        index / _FPS,
+        template.info.width,
+        template.info.height,
+    )
+    return Picture(
+        info,
+        camera,
+        1.0 / _FPS if index else 0.0,
+        template.layout,
+        template.pitch,
+        template.place,
+        template.pointer,
+        template.chroma,
+        owner=template.owner,
+    )
+
+
+def _batch(finished: Finished) -> Batch:
+    return Batch(finished.slot, len(finished.job), finished.times)
