@@ -3,10 +3,9 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from fnmatch import fnmatchcase
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Mapping, Optional, Tuple
+from typing import Optional, Tuple
 
 import onnx
 
@@ -21,9 +20,11 @@ from edgecount.toolchain.build.job import Calibration, Job, Progress
 from edgecount.toolchain.build.onnx_file import opset_note
 from edgecount.toolchain.build.request import BuildRequest, Plan, plan
 from edgecount.toolchain.quantize.half import to_half
+from edgecount.toolchain.quantize.precision import PrecisionRules, precisions, preset
 from edgecount.toolchain.quantize.table import CalibrationTable
 
 _MINMAX = "minmax"
+_ALL = "int8"
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ def _prepared(planned: Plan) -> onnx.ModelProto:
     model = planned.file.model
     if planned.precision != "fp16" or not planned.strongly_typed:
         return model
-    patterns = _patterns(planned.recipe, "fp32")
-    return to_half(model, lambda name: any(fnmatchcase(name, p) for p in patterns))
+    kept = set(_kept(planned, "fp32"))
+    return to_half(model, lambda name: name in kept)
 
 
 def _job(planned: Plan, trt: TensorRt, cache: EngineCache, prepared: Path, out: Path) -> Job:
@@ -122,8 +123,8 @@ def _job(planned: Plan, trt: TensorRt, cache: EngineCache, prepared: Path, out: 
         opset_note=opset_note(planned.file, trt.version),
         precision=planned.precision,
         strongly_typed=planned.strongly_typed,
-        fp16=_patterns(planned.recipe, "fp16"),
-        fp32=_patterns(planned.recipe, "fp32"),
+        fp16=_kept(planned, "fp16"),
+        fp32=_kept(planned, "fp32"),
         profile=planned.profile,
         dynamic=any(not isinstance(axis, int) for axis in shape),
         workspace=request.workspace,
@@ -148,7 +149,22 @@ def _calibration(path: Path, trt: TensorRt) -> Calibration:
     )
 
 
-def _patterns(recipe: Recipe, precision: str) -> Tuple[str, ...]:
-    """Names of the layers that the recipe keeps in a precision."""
-    rules: Mapping[str, Any] = recipe.precision
-    return tuple(str(p) for p in rules.get(precision, ()))
+def _kept(planned: Plan, precision: str) -> Tuple[str, ...]:
+    """Names of the layers that the recipe keeps in a precision.
+
+    Raises:
+        ConfigError: A pattern of the recipe matches no layer.
+    """
+    found = precisions(planned.file.model, _rules(planned.recipe))
+    return tuple(name for name, kept in found.items() if kept == precision)
+
+
+def _rules(recipe: Recipe) -> PrecisionRules:
+    """The recipe's own patterns before those of its preset."""
+    section = dict(recipe.precision)
+    base = preset(section.get("preset") or _ALL)
+    return PrecisionRules(
+        fp32=(*section.get("fp32", ()), *base.fp32),
+        fp16=(*section.get("fp16", ()), *base.fp16),
+        last=base.last,
+    )

@@ -3,7 +3,6 @@
 Runs in a process of its own (:mod:`.worker`): TensorRT may exhaust the memory or crash.
 """
 
-import fnmatch
 import warnings
 from pathlib import Path
 from typing import Any, List, NamedTuple, Optional, Sequence
@@ -174,15 +173,11 @@ def _keep_timings(config: Any, job: Job) -> None:
 
 
 def _pin_layers(module: Any, network: Any, job: Job) -> None:
-    """Keep layers in FP16 or FP32 by name, as the recipe says."""
-    if not job.fp16 and not job.fp32:
-        return
-    config_types = ((job.fp32, module.float32), (job.fp16, module.float16))
+    """Keep layers in FP16 or FP32, as the recipe says; TensorRT names them as the file does."""
+    kinds = {**dict.fromkeys(job.fp16, module.float16), **dict.fromkeys(job.fp32, module.float32)}
     for layer in (network.get_layer(i) for i in range(network.num_layers)):
-        for patterns, kind in config_types:
-            if any(fnmatch.fnmatchcase(layer.name, p) for p in patterns):
-                _pin(module, layer, kind)
-                break
+        if layer.name in kinds:
+            _pin(module, layer, kinds[layer.name])
 
 
 def _pin(module: Any, layer: Any, kind: Any) -> None:

@@ -35,7 +35,7 @@ class Job(Strict):
         opset_note: What to add where the parser does not know an operator.
         precision: Of the engine.
         strongly_typed: Whether precisions are those of the file; else flags are set.
-        fp16, fp32: Patterns of layer names that a weakly typed INT8 or FP16 build keeps there.
+        fp16, fp32: Names of the layers that a weakly typed INT8 or FP16 build keeps there.
         profile: Shapes of the input.
         dynamic: Whether the file leaves an axis open, so that it needs the profile.
         workspace: Most scratch memory, bytes.

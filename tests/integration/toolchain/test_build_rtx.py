@@ -14,10 +14,10 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper
-from support import conv_models
+from support import conv_models, onnx_models
 
 from edgecount.cli.main import cli
-from edgecount.errors import EdgecountError, EngineError, ModelError
+from edgecount.errors import ConfigError, EdgecountError, EngineError, ModelError
 from edgecount.infer.tensorrt import device, versions
 from edgecount.infer.tensorrt.cache import EngineCache
 from edgecount.infer.tensorrt.profile import parse
@@ -116,6 +116,21 @@ def test_another_model_file_is_built_anew_and_a_rollback_goes_back(make, yolov8,
     assert old.entry.read()
     assert make(path, precision="fp16").reused  # by hand: the rollback is over
     assert slot.index().current == new.entry.manifest.key.digest
+
+
+def test_layers_that_the_recipe_keeps_in_float_are_float(make, tmp_path) -> None:
+    path = conv_models.yolov8_like(tmp_path / "people.onnx")
+    recipe = onnx_models.write_recipe(
+        path, "yolov8", classes=("head", "hat"), width=320, height=320
+    )
+    with recipe.open("a") as file:
+        file.write("precision: {fp32: ['head.*']}\n")
+    layers = {x.name: x.precision for x in make(path, precision="fp16").entry.manifest.layers}
+    assert [layers[f"head.{i}"] for i in range(3)] == ["fp32"] * 3
+    assert layers["backbone.4"] == "fp16"
+    recipe.write_text(recipe.read_text().replace("head.*", "no.such.*"))
+    with pytest.raises(ConfigError, match=r"'no\.such\.\*' matches no layer"):
+        make(path, precision="fp16")
 
 
 def test_a_gpu_of_another_kind_is_refused_before_the_build(make, yolov8) -> None:
