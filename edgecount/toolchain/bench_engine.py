@@ -319,8 +319,6 @@ class _Rig:
 
     def _warm_up(self) -> None:
         for slot in self._slots:
-            for event in (slot.begun, slot.started):
-                self._streams.compute.record(event)
             self._enqueue(slot)
         self._streams.synchronize()
         if self.graph:
