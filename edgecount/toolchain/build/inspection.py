@@ -94,9 +94,11 @@ def inspect(engine: Path, runtime: Optional[str] = None) -> Inspection:
     """Look at an engine: by TensorRT where this machine can open it, else by its manifest.
 
     Raises:
-        ConfigError: The file cannot be read.
+        ConfigError: The file cannot be read, or is no engine.
         EngineError: It can neither be opened here nor has it a manifest.
     """
+    if engine.suffix == ".onnx":
+        raise ConfigError(f"{engine} is an ONNX file: build it, then inspect its engine")
     manifest = _manifest(engine)
     if manifest is not None and manifest.layers_of == "engine":
         return _inspection(engine, manifest, "engine", manifest.layers)

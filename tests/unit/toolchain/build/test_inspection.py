@@ -184,6 +184,11 @@ def test_the_command_shows_a_table_json_and_a_page(cache, tmp_path) -> None:
     assert data["layers"][0]["remark"] == "reformat"
 
 
+def test_an_onnx_file_is_no_engine(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="is an ONNX file: build it"):
+        inspection.inspect(tmp_path / "m.onnx")
+
+
 def test_which_engine_must_be_clear(cache, tmp_path) -> None:
     with pytest.raises(ConfigError, match="no engine file, and no engine of such a model"):
         inspection.find_engine("head-n", cache)
