@@ -9,24 +9,30 @@ import statistics
 import threading
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgecount.capture._select import open_source
 from edgecount.config import ModelSettings
-from edgecount.errors import EdgecountError
+from edgecount.errors import EdgecountError, SourceError
 from edgecount.infer import recipe as recipes
 from edgecount.infer.base import BackendSpec, CameraSpec
+from edgecount.infer.cuda import backend as backends
 from edgecount.infer.cuda.backend import CudaBackend
 from edgecount.infer.cuda.driver import Device, PinnedBuffer
 from edgecount.infer.cuda.pictures import Layout, Picture
 from edgecount.infer.cuda.pipeline import Finished
 from edgecount.records import FrameInfo, UInt8Array
 from edgecount.runtime.plan import tracker_options
+from edgecount.toolchain import timeline
 from edgecount.toolchain.timeline import Batch, busy, stage_times
 
-_COLLECT_S = 30.0
+_COLLECT_S = 1.0
 _FPS = 25.0
+_FRAMES = 32
+_TRACED = 64
 
 # Batches of pictures, for ever.
 Feed = Callable[[], Iterator[Sequence[Picture]]]
@@ -151,6 +157,7 @@ def run(backend: CudaBackend, batches: Iterator[Sequence[Picture]], count: int) 
     spent: List[float] = []
     failures: List[BaseException] = []
     seen: List[Batch] = []
+
     def submit() -> None:
         began = time.thread_time()
         try:
@@ -233,6 +240,63 @@ def bench(
         busy=busy(turn.batches),
     )
     return result, turn.batches
+
+
+def bench_clip(
+    source: str,
+    settings: ModelSettings,
+    *,
+    batches: Sequence[int] = (1, 8),
+    seconds: float = 2.0,
+    turns: int = 5,
+    out: Optional[Path] = None,
+) -> Dict[str, object]:
+    """Measure batches of so many cameras that all show a clip, from pinned memory.
+
+    Args:
+        source: A video file; its first frames are used.
+        settings: The model.
+        batches: Batch sizes.
+        seconds: Time of one turn.
+        turns: Turns of pipeline and network.
+        out: Folder for the timelines, as Chrome traces and pictures; None writes none.
+
+    Returns:
+        The device, and by batch size what :class:`CudaBench` holds; JSON values.
+
+    Raises:
+        EngineError: There is no usable device.
+        SourceError: The clip cannot be read.
+    """
+    images = _first_frames(source)
+    found: Dict[str, object] = {}
+    for batch in batches:
+        backend = backends.create(cameras_spec(batch, settings))
+        try:
+            pictures = pinned_pictures(backend.device, images, "bgr")
+            shown = feed(pictures, batch, batch)
+            result, done = bench(backend, shown, batch, seconds=seconds, turns=turns)
+            found[f"batch {batch}"] = result.as_dict()
+            found.setdefault("device", backend.device.properties.name)
+            found.setdefault("model", f"{backend.name} {backend.precision}")
+            if out is not None:
+                title = f"batch {batch}, {backend.precision}, {backend.device.properties.name}"
+                timeline.save(done[-_TRACED:], out, f"batch{batch}", title)
+        finally:
+            backend.close()
+    return found
+
+
+def _first_frames(source: str) -> List[UInt8Array]:
+    reader = open_source("bench", source)
+    reader.open()
+    try:
+        frames = [f.image for f in itertools.islice(iter(reader.read, None), _FRAMES) if f]
+    finally:
+        reader.close()
+    if not frames:
+        raise SourceError(f"{source} holds no frame", retry=False)
+    return frames
 
 
 def _next_picture(template: Picture, camera: int, index: int) -> Picture:

@@ -104,12 +104,12 @@ def overlap(args: argparse.Namespace, precision: str, images: List[Any]) -> Dict
     found: Dict[str, Any] = {}
     for batch in (1, 8):
         backend = open_backend(batch, precision)
-        templates = bench_cuda.pinned_pictures(backend._device, images, "nv12")
+        templates = bench_cuda.pinned_pictures(backend.device, images, "nv12")
         feed = bench_cuda.feed(templates, batch, batch)
         seconds, turns = (0.5, 3) if args.quick else (2.0, 7)
         result, batches = bench_cuda.bench(backend, feed, batch, seconds=seconds, turns=turns)
         name = f"batch{batch}-{precision}"
-        title = f"head-n 416 {precision}, batch {batch}, {backend._device.properties.name}"
+        title = f"head-n 416 {precision}, batch {batch}, {backend.device.properties.name}"
         timeline.save(batches[-64:], args.out, name, title, shown=7)
         found[f"batch {batch}"] = {
             **result.as_dict(),
@@ -128,7 +128,7 @@ def many_cameras(args: argparse.Namespace, precision: str, images: List[Any]) ->
             if batch > cameras:
                 continue
             backend = open_backend(cameras, precision, max_batch=batch)
-            templates = bench_cuda.pinned_pictures(backend._device, images, "nv12")
+            templates = bench_cuda.pinned_pictures(backend.device, images, "nv12")
             stream = bench_cuda.feed(templates, cameras, batch)()
             bench_cuda.run(backend, stream, 30)
             count = (100 if args.quick else 2000) * 8 // batch
@@ -151,17 +151,17 @@ def memory(args: argparse.Namespace, precision: str, images: List[Any]) -> Dict[
     """Device and host memory before and after many frames."""
     frames = 5_000 if args.quick else 100_000
     backend = open_backend(8, precision)
-    templates = bench_cuda.pinned_pictures(backend._device, images, "nv12")
+    templates = bench_cuda.pinned_pictures(backend.device, images, "nv12")
     stream = bench_cuda.feed(templates, 8, 8)()
     bench_cuda.run(backend, stream, 200)
-    free, rss = backend._device.free_bytes(), psutil.Process().memory_info().rss
+    free, rss = backend.device.free_bytes(), psutil.Process().memory_info().rss
     left = frames // 8
     while left > 0:
         bench_cuda.run(backend, stream, min(left, 1000))
         left -= 1000
     found = {
         "frames": frames,
-        "device_bytes_grown": free - backend._device.free_bytes(),
+        "device_bytes_grown": free - backend.device.free_bytes(),
         "host_rss_bytes_grown": psutil.Process().memory_info().rss - rss,
         "budget": backend.memory(),
         "limit": backend._budget.limit,

@@ -125,9 +125,9 @@ def test_batches_of_eight_give_what_single_frames_give(images: List[Any]) -> Non
 def test_memory_does_not_grow(images: List[Any]) -> None:
     backend = backends.create(spec(4, "fp32"))
     run(backend, images[:20], 4, 4)
-    before = backend._device.free_bytes()
+    before = backend.device.free_bytes()
     run(backend, images, 4, 4)
-    assert backend._device.free_bytes() >= before
+    assert backend.device.free_bytes() >= before
     backend.close()
 
 

@@ -177,6 +177,11 @@ class CudaBackend:
         else:
             self._device.close()
 
+    @property
+    def device(self) -> Device:
+        """The device."""
+        return self._device
+
     def memory(self) -> Dict[str, int]:
         """Bytes of device memory by what they are for."""
         return self._budget.held()

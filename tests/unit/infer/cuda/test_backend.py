@@ -138,7 +138,7 @@ def test_everything_taken_is_in_the_budget(make: Callable[..., CudaBackend]) -> 
     assert held["slots"] > 3 * 3 * 1920 * 1080 * 3
     assert held["kernels"] > 0
     with pytest.raises(EngineError, match="while frames are processed"):
-        backend._device.allocate(1)
+        backend.device.allocate(1)
 
 
 def test_a_device_that_is_too_small_is_refused_with_numbers(plan: Plan, cuda: EmulatedCuda) -> None:
