@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 
 from edgecount.errors import DatasetError
-from edgecount.records import Float32Array, UInt8Array
+from edgecount.records import Float32Array, Int64Array, UInt8Array
 from edgecount.redact import mask_url
 from edgecount.toolchain.quantize.calibration_set import spoil
 from edgecount.toolchain.quantize.calibration_set.diversity import (
@@ -160,7 +161,7 @@ def _look(
     seen = 0
     for seen, candidate in enumerate(candidates, 1):
         look = look_at(candidate.image)
-        pool.offer(look.embedding, lambda c=candidate, w=look: _keep(c, w, folder))  # type: ignore[misc]
+        pool.offer(look.embedding, partial(_keep, candidate, look, folder))
         progress(seen)
     return pool, seen
 
@@ -230,13 +231,11 @@ def choose(
 
 
 def _farthest_of(
-    points: Float32Array,
-    among: "np.ndarray[Tuple[int], np.dtype[np.int64]]",
-    taken: List[int],
-    n: int,
+    points: Float32Array, among: Int64Array, taken: Sequence[int], count: int
 ) -> List[int]:
+    """The most different of the points ``among``, given those ``taken`` already."""
     near = nearest(points[among], points[taken]) if taken else None
-    order, _ = farthest_first(points[among], n, near)
+    order, _ = farthest_first(points[among], count, near)
     return [int(index) for index in among[order]]
 
 
