@@ -56,7 +56,8 @@ class Parts:
         open: Opens an engine as a backend. Raises EngineError where it cannot run here.
         standby: Makes the backend that counts while no engine can; None where the start
             shall wait for the build instead.
-        starting: Told, in seconds, how much longer the start-up may take.
+        starting: Told, in seconds, how much longer the start-up may take; what it raises ends
+            the wait and the build.
         sleep: Waits, in seconds.
     """
 
@@ -94,14 +95,13 @@ class EngineKeeper:
             return backend
         _log.warning("engine_building", reason=reason)
         self._build, self.state = self._parts.build(), "building"
-        if backend is None:
-            if self._parts.standby is None:
+        try:
+            if backend is None and self._parts.standby is None:
                 return self._wait()
-            try:
-                backend = self._parts.standby()
-            except BaseException:
-                self.close()
-                raise
+            backend = backend or self._stand_in()
+        except BaseException:
+            self.close()
+            raise
         self._switch = SwitchingBackend(backend, on_close=self.close, interim=reason)
         return self._switch
 
@@ -138,6 +138,10 @@ class EngineKeeper:
             raise
         except EngineError as error:
             return None, str(error)
+
+    def _stand_in(self) -> Backend:
+        assert self._parts.standby is not None
+        return self._parts.standby()
 
     def _wait(self) -> Backend:
         """The built engine; the start-up waits for it."""

@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -218,3 +219,15 @@ def test_a_cached_engine_is_there_within_two_seconds():
     begun = time.perf_counter()
     world.keeper.start()
     assert time.perf_counter() - begun < 2.0
+
+
+def test_a_start_that_is_given_up_while_it_waits_stops_the_build():
+    world = World(Lookup(None, "none"), polls=[None], standby=False)
+
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    world.keeper._parts = replace(world.keeper._parts, sleep=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        world.keeper.start()
+    assert world.events[-1] == ("stop",)
