@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgecount.records import BoolArray, Detections, Float32Array, Int64Array, Tracks
 from edgecount.track import _kalman
 from edgecount.track._assignment import solve
-from edgecount.track._association import COST_ONE, CostWeights, Pairs, find_pairs
+from edgecount.track._association import COST_ONE as COST_ONE
+from edgecount.track._association import CostWeights, Pairs, find_pairs
 from edgecount.track._score_levels import ScoreLevels
 from edgecount.track._table import (
     CLASS,
@@ -33,7 +34,7 @@ _NONE: Int64Array = np.zeros(0, np.int64)
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _BODY_ASPECT, _ASPECT_SPAN = np.float32(0.45), np.float32(0.3)  # width / height: body, to head
 _FAR = np.float32(1e6)  # pixels
-_LONGEST_STEP = 1e6  # seconds
+LONGEST_STEP = 1e6  # seconds
 _HIT_RATE_STEP = np.float32(0.2)
 _LEAST_FOR_MEDIAN = 3
 _EXPERIENCED = np.float32(10)  # evidence at which a track is no novice any more
@@ -166,7 +167,7 @@ class TwoStageTracker:
         """Advance by one frame; see :meth:`edgecount.track.base.Tracker.update`."""
         seen = _Seen(detections, np.float32(self._options.low))
         high, birth, strong = self._scores.levels()
-        ended = self._advance(min(max(0.0, dt), _LONGEST_STEP))
+        ended = self._advance(min(max(0.0, dt), LONGEST_STEP))
         columns, matched = self._match(seen, high)
         evidence = np.where(
             seen.scores >= strong, np.float32(1), np.float32(self._options.weak_evidence)
@@ -187,8 +188,8 @@ class TwoStageTracker:
         missed = unseen > 0  # a track that was matched in the last frame lives at least to this one
         unseen += round(dt * 1e6)
         tentative = table.integers[CONFIRMED] == 0
-        dead = tentative & missed & (unseen > _us(options.tentative_age))
-        dead |= unseen > _us(options.max_age)
+        dead = tentative & missed & (unseen > microseconds(options.tentative_age))
+        dead |= unseen > microseconds(options.max_age)
         ended: Int64Array = table.integers[ID, dead]
         if len(ended):
             table.keep(~dead)
@@ -210,7 +211,7 @@ class TwoStageTracker:
         handicap = np.float32(options.novice_cost) * (_ONE - experience)
         pairs = find_pairs(state[:4], radii, handicap, seen.boxes, self._weights)
         confirmed = table.integers[CONFIRMED] != 0
-        fresh = confirmed & (table.integers[UNSEEN_US] <= _us(options.low_age))
+        fresh = confirmed & (table.integers[UNSEEN_US] <= microseconds(options.low_age))
         is_high = seen.scores >= high
         free = _Free(np.ones(len(confirmed), np.bool_), np.ones(len(is_high), np.bool_))
         stages = (
@@ -261,7 +262,7 @@ class TwoStageTracker:
     def _output(self, ended: Int64Array) -> Tracks:
         options, integers, reals = self._options, self._table.integers, self._table.reals
         unseen = integers[UNSEEN_US]
-        shown = (integers[CONFIRMED] != 0) & (unseen <= _us(options.coast))
+        shown = (integers[CONFIRMED] != 0) & (unseen <= microseconds(options.coast))
         shown &= reals[HIT_RATE] >= np.float32(options.coast_rate)
         shown |= unseen == 0
         if not shown.all():
@@ -339,5 +340,6 @@ def _discount_outliers(
     noise[:2] *= np.maximum(off * off / ((state[8:10] + noise[:2]) * limit), _ONE)
 
 
-def _us(seconds: float) -> int:
+def microseconds(seconds: float) -> int:
+    """Whole microseconds, in which ages are counted."""
     return round(seconds * 1e6)

@@ -1,0 +1,298 @@
+"""The two-stage tracker on the device: every camera of a batch in one launch.
+
+Launches ``plugins/tracker.cu``; ``docs/tracker.md`` specifies it and
+:mod:`edgecount.track.two_stage` is the reference. Ids, boxes and scores are the same bit for bit.
+"""
+
+import ctypes
+import math
+from typing import Any, Callable, List, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecount.errors import EngineError
+from edgecount.infer.cuda import compiler
+from edgecount.infer.cuda.driver import Device, Module, Stream
+from edgecount.infer.cuda.postprocess import DetectionBuffers
+from edgecount.records import Tracks, UInt8Array
+from edgecount.track.two_stage import COST_ONE, LONGEST_STEP, Options, microseconds
+
+KERNELS = ("track",)
+MOST_TRACKS = 1024
+MOST_DETECTIONS = 1024
+# Detections in the gate of one track: of boxes that NMS left over, few lie within one's reach.
+MOST_NEIGHBOURS = 128
+THREADS = 512
+_BINS = 256
+_PRIOR = 64
+_REALS = 23
+
+# Mirrors of plugins/tracker_state.cuh, aligned as C does it.
+STEP = np.dtype(
+    [
+        ("camera", np.int32),
+        ("t", np.float32),
+        ("cube", np.float32),
+        ("square", np.float32),
+        ("fade", np.float32),
+        ("dt_us", np.int64),
+    ],
+    align=True,
+)
+_STATE = np.dtype(
+    [
+        ("next_id", np.int64),
+        ("count", np.int32),
+        ("news", np.int32),
+        ("levels", np.float32, 3),
+        ("unused", np.int32),
+        ("histogram", np.int32, _BINS),
+        ("tracks", np.uint8, MOST_TRACKS * (8 + 8 + 4 + 4 + 4 * _REALS)),
+    ],
+    align=True,
+)
+_SCRATCH_BYTES = MOST_TRACKS * (8 + 8 + 4 + 4 + 4 + 8 * MOST_NEIGHBOURS) + MOST_DETECTIONS * (
+    8 + 8 + 32 + 4
+)
+_OUTPUT = np.dtype(
+    [
+        ("count", np.int32),
+        ("ended", np.int32),
+        ("overflow", np.int32),
+        ("unused", np.int32),
+        ("id", np.int64, MOST_TRACKS),
+        ("ended_id", np.int64, MOST_TRACKS),
+        ("box", np.float32, (MOST_TRACKS, 4)),
+        ("score", np.float32, MOST_TRACKS),
+        ("class", np.int32, MOST_TRACKS),
+        ("confirmed", np.uint8, MOST_TRACKS),
+    ],
+    align=True,
+)
+_OVERFLOWS = {
+    1: f"more than {MOST_TRACKS} people are followed at once",
+    2: f"more than {MOST_NEIGHBOURS} heads lie where one person may be",
+}
+
+
+class _Options(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_double) for name in ("high_share", "birth_share", "strong_share")),
+        *((f"{n}_us", ctypes.c_int64) for n in ("max_age", "tentative_age", "low_age", "coast")),
+        *(
+            (name, ctypes.c_float)
+            for name in (
+                "low",
+                "confirm_evidence",
+                "weak_evidence",
+                "coast_rate",
+                "noise",
+                "size_noise",
+                "outlier",
+                "acceleration",
+                "size_acceleration",
+                "speed",
+                "size_speed",
+                "head_unit",
+                "gate",
+                "gate_margin",
+                "min_height_ratio",
+                "grow",
+                "base_cost",
+                "overlap_weight",
+                "distance_weight",
+                "height_weight",
+                "novice_cost",
+            )
+        ),
+        *((name, ctypes.c_int) for name in ("limit_high", "limit_low", "limit_tentative", "floor")),
+    )
+
+
+class _Seen(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("boxes", "scores", "classes", "count")),
+        ("most", ctypes.c_int),
+    )
+
+
+Load = Callable[[Device, str, Mapping[str, object]], Module]
+
+
+class GpuTracker:
+    """One tracker a camera, their states in device memory.
+
+    Args:
+        device: The device.
+        stream: Where it is set up and launched; the same one always.
+        cameras: The options of each camera's tracker.
+        max_batch: Most pictures of a launch, each of another camera.
+        load: Makes the kernel.
+
+    Raises:
+        EngineError: The device failed.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        stream: Stream,
+        cameras: Sequence[Options],
+        *,
+        max_batch: int,
+        load: Load = compiler.load,
+    ) -> None:
+        self._cameras = list(cameras)
+        self._stream = stream
+        self._module = load(device, "tracker", DEFINES)
+        self._track = self._module.function("track")
+        count = len(self._cameras)
+        self._states = device.allocate(count * _STATE.itemsize)
+        self._scratch = device.allocate(max_batch * _SCRATCH_BYTES)
+        self._options = device.allocate(count * ctypes.sizeof(_Options))
+        self._nothing = device.pinned(4)
+        self._nothing.array[:] = 0
+        self._start(device)
+
+    def step(self, record: Any, camera: int, dt: float) -> None:
+        """Fill the record of one picture (an element of a :data:`STEP` array).
+
+        Args:
+            record: Written.
+            camera: Index into ``cameras``; of a negative one nothing is tracked.
+            dt: Seconds since the camera's last picture.
+        """
+        dt = min(max(0.0, dt), LONGEST_STEP)
+        decay = self._cameras[max(camera, 0)].size_decay
+        record["camera"] = camera
+        record["t"] = dt
+        record["cube"] = dt**3 / 3
+        record["square"] = dt**2 / 2
+        record["fade"] = math.exp(-dt / decay)
+        record["dt_us"] = microseconds(dt)
+
+    @staticmethod
+    def result_bytes(batch: int) -> int:
+        """Bytes of the results of a batch."""
+        return batch * _OUTPUT.itemsize
+
+    def launch(
+        self, stream: Stream, found: DetectionBuffers, steps: int, batch: int, out: int
+    ) -> None:
+        """Enqueue one step of every camera of a batch.
+
+        Args:
+            stream: Always the same one.
+            found: The detections of ``batch`` pictures.
+            steps: Device address of ``batch`` :data:`STEP` records, no camera twice.
+            batch: Pictures.
+            out: Device address of the results, :meth:`result_bytes`; 16-byte aligned.
+
+        Raises:
+            EngineError: The launch failed.
+        """
+        stream.launch(
+            self._track,
+            (batch, 1, 1),
+            (THREADS, 1, 1),
+            (
+                ctypes.c_void_p(self._states.pointer),
+                ctypes.c_void_p(self._scratch.pointer),
+                _Seen(found.boxes, found.scores, found.classes, found.count, found.most),
+                ctypes.c_void_p(steps),
+                ctypes.c_void_p(self._options.pointer),
+                ctypes.c_void_p(out),
+            ),
+        )
+
+    @staticmethod
+    def results(memory: UInt8Array, batch: int) -> List[Tracks]:
+        """Copies of the results of a batch, from their bytes on the host.
+
+        Raises:
+            EngineError: A camera saw more than the tracker has room for.
+        """
+        outputs = memory[: batch * _OUTPUT.itemsize].view(_OUTPUT)
+        overflow = int(np.bitwise_or.reduce(outputs["overflow"]))
+        if overflow:
+            why = " and ".join(text for bit, text in _OVERFLOWS.items() if overflow & bit)
+            raise EngineError(
+                f"the CUDA tracker has no room: {why}; raise model.score_threshold, or track on "
+                "the host"
+            )
+        return [_tracks(output) for output in outputs]
+
+    def reset(self, stream: Stream, camera: int) -> None:
+        """Forget the tracks of one camera; its ids are not used again.
+
+        Raises:
+            EngineError: The device failed.
+        """
+        address = self._states.pointer + camera * _STATE.itemsize
+        offset = _STATE.fields["count"][1]  # type: ignore[index]
+        stream.upload(address + offset, self._nothing.pointer, 4)
+
+    def close(self) -> None:
+        """Free its memory and kernel; closing the device does, too."""
+        for buffer in (self._states, self._scratch, self._options, self._nothing):
+            buffer.close()
+        self._module.close()
+
+    def _start(self, device: Device) -> None:
+        """Nobody is followed yet, and scores are as the options assume them."""
+        states = np.zeros(len(self._cameras), _STATE)
+        for state, options in zip(states, self._cameras):
+            floor = _floor(options)
+            state["next_id"] = 1
+            state["histogram"][floor] = _PRIOR
+            state["levels"] = floor / _BINS
+        options = b"".join(bytes(_options(o)) for o in self._cameras)
+        for target, values in (
+            (self._states, states.tobytes()),
+            (self._options, options),
+        ):
+            staging = device.pinned(max(len(values), 1))
+            staging.array[: len(values)] = np.frombuffer(values, np.uint8)
+            self._stream.upload(target.pointer, staging.pointer, len(values))
+            self._stream.synchronize()
+            staging.close()
+
+
+DEFINES: Mapping[str, object] = {
+    "TRACKS": MOST_TRACKS,
+    "DETECTIONS": MOST_DETECTIONS,
+    "NEIGHBOURS": MOST_NEIGHBOURS,
+    "THREADS": THREADS,
+}
+
+
+def _floor(options: Options) -> int:
+    return min(int(options.high * _BINS), _BINS - 1)
+
+
+def _options(options: Options) -> _Options:
+    same = {n: getattr(options, n) for n, _ in _Options._fields_ if hasattr(options, n)}
+    ages = ("max_age", "tentative_age", "low_age", "coast")
+    return _Options(
+        **same,
+        **{f"{name}_us": microseconds(getattr(options, name)) for name in ages},
+        grow=0.5 + options.buffer,
+        base_cost=options.overlap_weight + options.height_weight,
+        limit_high=round(options.max_cost * COST_ONE),
+        limit_low=round(options.max_cost_low * COST_ONE),
+        limit_tentative=round(options.max_cost_tentative * COST_ONE),
+        floor=_floor(options),
+    )
+
+
+def _tracks(output: NDArray[Any]) -> Tracks:
+    count, ended = int(output["count"]), int(output["ended"])
+    return Tracks(
+        ids=output["id"][:count].copy(),
+        boxes=output["box"][:count].copy(),
+        scores=output["score"][:count].copy(),
+        classes=output["class"][:count].copy(),
+        confirmed=output["confirmed"][:count] != 0,
+        ended=output["ended_id"][:ended].copy(),
+    )
