@@ -9,26 +9,25 @@ scores and boxes on every augmented picture are what is learned, beside the labe
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+import yaml
 
 from edgecount.errors import ConfigError, DatasetError, MissingExtraError, ModelError
 from edgecount.infer import recipe as recipes
+from edgecount.infer.recipe import METADATA_KEY, Recipe
 from edgecount.toolchain.quantize.precision import PrecisionRules
 from edgecount.toolchain.quantize.qdq import write_qdq
 from edgecount.toolchain.quantize.table import CalibrationTable
 from edgecount.toolchain.train.curves import draw_curves
 from edgecount.toolchain.train.dataset import PictureSet
-from edgecount.toolchain.train.loss import complete_iou
-from edgecount.toolchain.train.model import cells, decode
 from edgecount.toolchain.train.onnx_network import OnnxNetwork
 from edgecount.toolchain.train.recipe import InitSpec, LabelSpec, TrainRecipe
 from edgecount.toolchain.train.session import Job, Report, load_data, seed_everything
-from edgecount.toolchain.train.trainer import Progress, Trainer
+from edgecount.toolchain.train.taught import TaughtTrainer
+from edgecount.toolchain.train.trainer import Progress
 from edgecount.toolchain.train.validate import validate
 
 STEPS_APART = 1.01  # ONNX Runtime may round one value in many to the neighbouring step
@@ -45,11 +44,13 @@ class QatJob:
         model: The FP32 ONNX file.
         table: Its calibration table.
         rules: Which layers are quantised at all.
+        recipe: The model's recipe, for the new file to carry; it stays without where None.
     """
 
     model: Path
     table: CalibrationTable
     rules: PrecisionRules
+    recipe: Optional[Recipe] = None
 
 
 @dataclass(frozen=True)
@@ -84,57 +85,7 @@ def prepare_job(model: str, table: Path, rules: PrecisionRules) -> QatJob:
     calibrated = CalibrationTable.load(table)
     if recipe is not None and calibrated.input:
         calibrated.check_input(recipe.input.model_dump(mode="json"))
-    return QatJob(path, calibrated, rules)
-
-
-class QatTrainer(Trainer):
-    """A trainer whose teacher is the FP32 network's own output."""
-
-    def __init__(
-        self,
-        recipe: TrainRecipe,
-        model: OnnxNetwork,
-        fp32: OnnxNetwork,
-        data: PictureSet,
-        held_out: Optional[PictureSet] = None,
-    ) -> None:
-        super().__init__(recipe, model, data, held_out)
-        self.fp32 = fp32
-        if self.device.type == "cuda":
-            fp32.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._label_weight = recipe.qat.labels
-
-    def _teacher_share(self, done: float) -> float:  # noqa: ARG002
-        return self.recipe.qat.teacher
-
-    def _apart(self, images: Tensor, features: Sequence[Tensor], output: Tensor) -> Tensor:  # noqa: ARG002
-        with torch.no_grad():
-            wanted = self.fp32(images)
-        return output_distance(output, wanted, images.shape[2:], self.recipe.schedule.box_weight)
-
-
-def output_distance(
-    output: Tensor, wanted: Tensor, size: Sequence[int], box_weight: float
-) -> Tensor:
-    """How far a network's output is from another's.
-
-    Cross-entropy of the scores, less its least value, and complete IoU of the boxes, each
-    weighted by the other's score: where that sees nothing, boxes may be anything.
-
-    Args:
-        output, wanted: (B, 4 + C, A).
-        size: Height and width of the pictures.
-        box_weight: Weight of the box term.
-    """
-    centres, strides = cells(size[0], size[1], output.device)
-    boxes, logits = decode(output, centres, strides)
-    wanted_boxes, wanted_logits = decode(wanted, centres, strides)
-    target = wanted_logits.sigmoid()
-    total = target.sum().clamp(min=1)
-    score = F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
-    least = F.binary_cross_entropy_with_logits(wanted_logits, target, reduction="sum")
-    box = ((1 - complete_iou(boxes, wanted_boxes)) * target.amax(-1)).sum()
-    return (score - least + box_weight * box) / total
+    return QatJob(path, calibrated, rules, recipe)
 
 
 def train_quantised(
@@ -168,7 +119,7 @@ def train_quantised(
     seed_everything(recipe.schedule.seed)
     trainer = _prepare(recipe, what, plain, job, report)
     held_out = trainer.held_out
-    fp32 = _measure(trainer.fp32, held_out, recipe.size)
+    fp32 = _measure(trainer.master, held_out, recipe.size)
     before = _measure(trainer.ema, held_out, recipe.size)
     checkpoint = job.out / "checkpoint.pt"
     if job.resume and checkpoint.is_file():
@@ -231,6 +182,8 @@ def export_quantised(network: OnnxNetwork, plain: Any, what: QatJob, path: Path)
     digest = hashlib.sha256(learnt.SerializeToString()).hexdigest()
     table = replace(what.table, amax=amax, model_sha256=digest, method=f"{what.table.method}+qat")
     model = write_qdq(learnt, table, what.rules)
+    if what.recipe is not None:
+        _embed(model, what.recipe.model_copy(update={"file": path.name}))
     apart = steps_apart(network, model)
     if not apart <= STEPS_APART:
         raise ModelError(f"the exported file differs from PyTorch by {apart:.1f} quantised steps")
@@ -240,6 +193,14 @@ def export_quantised(network: OnnxNetwork, plain: Any, what: QatJob, path: Path)
     draft.replace(path)
     table.save(path.with_suffix(".table.json"))
     return apart
+
+
+def _embed(model: Any, recipe: Recipe) -> None:
+    """Write a recipe into an ONNX model, so that it also counts where its recipe.yaml got lost."""
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    known = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
+    entry = known[0] if known else model.metadata_props.add(key=METADATA_KEY)
+    entry.value = text
 
 
 def steps_apart(network: OnnxNetwork, model: Any) -> float:
@@ -297,15 +258,23 @@ def _load_model(what: QatJob) -> Any:
 
 def _prepare(
     recipe: TrainRecipe, what: QatJob, plain: Any, job: Job, report: Report
-) -> "QatTrainer":
+) -> TaughtTrainer:
     device = torch.device(job.device)
     quantised = write_qdq(plain, what.table, what.rules)
     network = OnnxNetwork(quantised, plain, recipe.qat.learn_scales).to(device)
-    fp32 = OnnxNetwork(plain, plain, learn_scales=False).to(device).eval().requires_grad_(False)
+    fp32 = OnnxNetwork(plain, plain, learn_scales=False).to(device)
     data = load_data(recipe, job, job.splits, device)
     held_out = load_data(recipe, job, job.held_out, device) if job.held_out else None
     report(f"{len(data)} pictures, {len(network.quantised)} quantised activations")
-    return QatTrainer(recipe, network, fp32, data, held_out)
+    return TaughtTrainer(
+        recipe,
+        network,
+        fp32,
+        data,
+        held_out,
+        labels=recipe.qat.labels,
+        likeness=recipe.qat.teacher,
+    )
 
 
 def _measure(

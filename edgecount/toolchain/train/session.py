@@ -22,12 +22,13 @@ from edgecount.toolchain.train.labels import find_people, ignore_people
 from edgecount.toolchain.train.model import Detector
 from edgecount.toolchain.train.prune import prune, size_of
 from edgecount.toolchain.train.recipe import InitSpec, LabelSpec, TrainRecipe
+from edgecount.toolchain.train.taught import TaughtTrainer
 from edgecount.toolchain.train.trainer import Progress, Trainer
 from edgecount.toolchain.train.validate import validate
 from edgecount.toolchain.yolo_files import find_pairs
 
 Report = Callable[[str], None]
-TUNING_RATE = 0.4  # learning rate after pruning, relative to the recipe's
+TUNING_RATE = 1.0  # learning rate after pruning, relative to the recipe's: much is to be repaired
 MEASURED = 8  # batches of 32 pictures on which a teacher's activations are measured
 
 
@@ -138,7 +139,7 @@ class PruneResult:
 def prune_and_tune(
     source: Path, ratio: float, epochs: int, job: Job, on_epoch: Callable[[Progress], None]
 ) -> PruneResult:
-    """Prune the network of a checkpoint, train it on, export it.
+    """Prune the network of a checkpoint, train it on beside what it was, export it.
 
     Raises:
         DatasetError: The data cannot be read.
@@ -155,7 +156,7 @@ def prune_and_tune(
     whole = copy.deepcopy(model).cpu()
     model = prune(model, ratio, recipe.size).to(device)
     pruned = _measure(model, held_out, recipe.size)
-    trainer = Trainer(recipe, model, data, held_out)
+    trainer = TaughtTrainer(recipe, model, copy.deepcopy(whole).to(device), data, held_out)
     checkpoint = job.out / "checkpoint.pt"
     if job.resume and checkpoint.is_file():
         trainer.resume(checkpoint)
@@ -171,7 +172,7 @@ def prune_and_tune(
 
 
 def _tuning(recipe: TrainRecipe, epochs: int, ratio: float) -> TrainRecipe:
-    """The recipe for training on: short, gentle, no other network needed."""
+    """The recipe for training on: short, and no other network needed."""
     schedule = {"epochs": epochs, "lr": recipe.schedule.lr * TUNING_RATE}
     return recipe.model_copy(
         update={

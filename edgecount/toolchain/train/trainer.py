@@ -241,6 +241,8 @@ class Trainer:
             images = images.contiguous(memory_format=torch.channels_last)
         centres, strides = cells(size, size, self.device)
         half = cuda and recipe.schedule.half
+        if not half:
+            images = images.float()  # batches are made in half precision on a GPU
         with torch.autocast(self.device.type, torch.bfloat16, half, cache_enabled=False):
             features, output = self._network(images)
             apart = self._apart(images, features, output)

@@ -22,7 +22,6 @@ from edgecount.toolchain.train.onnx_network import OnnxNetwork  # noqa: E402
 from edgecount.toolchain.train.qat import (  # noqa: E402
     QatJob,
     export_quantised,
-    output_distance,
     steps_apart,
     train_quantised,
 )
@@ -114,8 +113,8 @@ def test_a_scale_that_is_off_is_noticed(what):
 
 
 def test_training_repairs_what_calibration_by_the_peaks_breaks(tmp_path):
-    model = recipes.find("head-n", None)[0]
-    what = QatJob(model, _table(model), PrecisionRules())
+    model, running = recipes.find("head-n", None)
+    what = QatJob(model, _table(model), PrecisionRules(), running)
     schedule = RECIPE.schedule.model_copy(update={"batch": 6, "sizes": [192]})
     qat = RECIPE.qat.model_copy(update={"labels": 0.0, "lr": 1e-4, "epochs": 10})
     changes = {"cache": 256, "size": 192, "schedule": schedule, "qat": qat}
@@ -131,6 +130,9 @@ def test_training_repairs_what_calibration_by_the_peaks_breaks(tmp_path):
     # The file is complete: float weights learnt, scales learnt, same places.
     again = onnx.load(str(result.path))
     onnx.checker.check_model(again)
+    metadata = {entry.key: entry.value for entry in again.metadata_props}
+    carried = recipes.embedded(result.path, metadata)
+    assert carried == running.model_copy(update={"file": "head-n.qat.onnx"})
     table = CalibrationTable.load(result.table)
     assert table.method == "minmax+qat"
     assert table.amax != what.table.amax
@@ -180,12 +182,3 @@ def test_a_table_of_another_model_is_refused(what, drawn, tmp_path):
     wrong = QatJob(what.model, other, what.rules)
     with pytest.raises(DatasetError, match="another file"):
         train_quantised(RECIPE, wrong, _job(drawn(2), tmp_path), lambda _: None, lambda _: None)
-
-
-def test_equal_outputs_are_no_distance_apart():
-    torch.manual_seed(0)
-    output = torch.rand(2, 5, 64 + 16 + 4) * 4
-    assert float(output_distance(output, output, (64, 64), 3.0)) == pytest.approx(0, abs=1e-4)
-    moved = output.clone()
-    moved[:, 4] += 2
-    assert float(output_distance(moved, output, (64, 64), 3.0)) > 0.1
