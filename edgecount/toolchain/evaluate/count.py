@@ -19,6 +19,8 @@ from edgecount.count.counter import CameraCounter
 from edgecount.count.geometry import Anchor, Canvas
 from edgecount.errors import DatasetError
 from edgecount.infer import detector, onnxruntime
+from edgecount.infer.base import Detector
+from edgecount.infer.recipe import Recipe
 from edgecount.records import Detections, Frame, FrameInfo, Tracks
 from edgecount.runtime.plan import make_tracker, model_keys
 from edgecount.toolchain.evaluate.motchallenge import SequenceInfo, read_rows
@@ -207,6 +209,16 @@ def stream_of_clip(source: str, model: Optional[str], truth: CountTruth, fps: fl
     loaded, recipe = detector.create(
         ModelSettings.model_validate(model_keys(model)), onnxruntime.open_network
     )
+    return stream_of_detector(source, loaded, recipe, truth, fps)
+
+
+def stream_of_detector(
+    source: str, loaded: Detector, recipe: Recipe, truth: CountTruth, fps: float
+) -> TrackStream:
+    """A clip through a detector that is at hand, and the default tracker.
+
+    Arguments and errors are those of :func:`stream_of_clip`, besides the detector and its recipe.
+    """
     clip = open_source(CAMERA, source, {"kind": "file", "fps": fps, "start": 0.0})
     tracker = make_tracker({}, recipe, "eval count")
     detections = ((f.info, loaded.detect([f.image])[0]) for f in _frames_of(clip, truth))

@@ -12,6 +12,7 @@ import numpy as np
 from edgecount.config import ModelSettings
 from edgecount.errors import DatasetError
 from edgecount.infer import detector
+from edgecount.infer.base import Detector
 from edgecount.infer.onnxruntime import OrtNetwork
 from edgecount.infer.recipe import Recipe
 from edgecount.records import BoolArray, Float32Array, UInt8Array
@@ -144,9 +145,25 @@ def observe(
     """
     settings = _settings(model, size)
     finder, recipe = detector.create(settings, lambda path: _open(path, threads))
-    width, height = finder.size
-    finder = _unselective(finder, recipe)
     pairs = find_pairs(data, splits or None)
+    return look(_unselective(finder, recipe), recipe, finder.size, pairs)
+
+
+def look(
+    finder: Detector, recipe: Recipe, size: Tuple[int, int], pairs: Sequence[Tuple[Path, Path]]
+) -> Observed:
+    """Detect in pictures with a detector that is at hand.
+
+    Args:
+        finder: Should hand out every candidate of at least the raw score ``LOWEST``.
+        recipe: Its recipe.
+        size: Width and height of the network's input.
+        pairs: Pictures and their label files.
+
+    Raises:
+        DatasetError: A picture or label cannot be read.
+    """
+    width, height = size
     truths, found, scales, seconds = [], [], [], 0.0
     for picture, labels in pairs:
         image = read_picture(picture)
@@ -182,11 +199,15 @@ def _settings(model: str, size: Optional[int]) -> ModelSettings:
     return ModelSettings(name=model, input_size=asked)
 
 
+def lowest_score(recipe: Recipe) -> float:
+    """What the raw score ``LOWEST`` is after the recipe's temperature."""
+    logit = math.log(LOWEST / (1 - LOWEST))
+    return 1 / (1 + math.exp(-logit / recipe.temperature))
+
+
 def _unselective(finder: detector.OnnxDetector, recipe: Recipe) -> detector.OnnxDetector:
     """The same detector, which hands out every candidate of at least the raw score ``LOWEST``."""
-    logit = math.log(LOWEST / (1 - LOWEST))
-    lowest = 1 / (1 + math.exp(-logit / recipe.temperature))
-    thresholds = detector.Thresholds(lowest, recipe.nms_iou)
+    thresholds = detector.Thresholds(lowest_score(recipe), recipe.nms_iou)
     return detector.OnnxDetector(finder.network, recipe, size=finder.size, thresholds=thresholds)
 
 

@@ -1,0 +1,145 @@
+"""The precisions of a model that a report compares, in the order of its table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
+
+from edgecount.errors import MissingExtraError, ModelError
+from edgecount.infer.recipe import Recipe
+from edgecount.records import UInt8Array
+from edgecount.toolchain.quantize.histogram import Histogram
+from edgecount.toolchain.quantize.table import CalibrationTable
+
+FP32, FP16, BASIC, TUNED, QAT = "fp32", "fp16", "int8-basic", "int8-tuned", "int8-qat"
+TUNED_METHOD, TUNED_PRESET = "entropy", "int8+fp32-head"
+BASIC_METHOD = "minmax"
+
+Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One precision of a model.
+
+    Attributes:
+        key: One of the keys above.
+        title: As the table has it.
+        path: The ONNX file.
+        how: How the file was made, in a few words.
+    """
+
+    key: str
+    title: str
+    path: Path
+    how: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a report starts from.
+
+    Attributes:
+        model: The FP32 file.
+        recipe: Its recipe.
+        tuned: A tuned INT8 file; made here where None.
+        qat: A file that was trained quantised; left out where None.
+    """
+
+    model: Path
+    recipe: Recipe
+    tuned: Optional[Path] = None
+    qat: Optional[Path] = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The variants; the tuned calibration, and the activations that it was made from."""
+
+    variants: List[Variant]
+    table: CalibrationTable
+    histograms: Dict[str, Histogram]
+
+
+def beside(model: Path, kind: str) -> Optional[Path]:
+    """The variant of a model that lies beside it, as ``head-n.int8.onnx``; None without one."""
+    path = model.with_name(f"{model.stem}.{kind}.onnx")
+    return path if path.is_file() else None
+
+
+def prepare(
+    sources: Sources, images: Iterable[UInt8Array], folder: Path, notice: Notice
+) -> Prepared:
+    """Make the files that are missing.
+
+    Args:
+        sources: The model, and what was made of it already.
+        images: Calibration images, read once.
+        folder: Where new files go.
+        notice: Told what is suspicious.
+
+    Raises:
+        MissingExtraError: onnx is not installed.
+        ModelError: The model cannot be quantised.
+        DatasetError: There is no calibration image.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("onnx", "report") from error
+    from edgecount.toolchain.quantize import precision
+    from edgecount.toolchain.quantize.activations import gather
+    from edgecount.toolchain.quantize.calibrate import choose
+    from edgecount.toolchain.quantize.half import to_half
+    from edgecount.toolchain.quantize.qdq import write_qdq
+
+    model = _load(sources.model)
+    gathered = gather(sources.model, images, sources.recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = sources.model.stem
+
+    def written(kind: str, made: Any) -> Path:
+        path = folder / f"{stem}.{kind}.onnx"
+        onnx.save(made, str(path))
+        return path
+
+    basic_table, _ = choose(gathered, BASIC_METHOD)
+    basic = written(BASIC, write_qdq(model, basic_table, precision.preset("int8")))
+    table, histograms = choose(gathered, TUNED_METHOD, notice=notice)
+    variants = [
+        Variant(FP32, "FP32", sources.model, "as trained"),
+        Variant(FP16, "FP16", written(FP16, to_half(model)), "all layers in FP16"),
+        Variant(BASIC, "INT8, basic", basic, f"{BASIC_METHOD} calibration, every layer INT8"),
+        _tuned(sources, lambda: written(TUNED, _make_tuned(model, table))),
+    ]
+    if sources.qat is not None:
+        how = "trained with its rounding in place"
+        variants.append(Variant(QAT, "INT8 + QAT", sources.qat, how))
+    return Prepared(variants, table, histograms)
+
+
+def _tuned(sources: Sources, make: Callable[[], Path]) -> Variant:
+    title = "INT8 + mixed precision + tuned calibration"
+    if sources.tuned is not None:
+        return Variant(TUNED, title, sources.tuned, f"{sources.tuned.name}, as it was given")
+    return Variant(TUNED, title, make(), f"{TUNED_METHOD} calibration, {TUNED_PRESET}")
+
+
+def _make_tuned(model: Any, table: CalibrationTable) -> Any:
+    from edgecount.toolchain.quantize import precision, qdq
+
+    return qdq.write_qdq(model, table, precision.preset(TUNED_PRESET))
+
+
+def _load(path: Path) -> Any:
+    import onnx
+
+    try:
+        return onnx.load(str(path))
+    except Exception as error:  # protobuf's DecodeError shares no base with OSError
+        raise ModelError(f"{path} cannot be read as an ONNX file: {error}") from error
+
+
+def compared(histograms: Mapping[str, Histogram]) -> List[Histogram]:
+    """Activations that lose most to clipping first: by peak over clipping point."""
+    live = [h for h in histograms.values() if h.peak > 0 and h.amax > 0]
+    return sorted(live, key=lambda h: h.amax / h.peak)
