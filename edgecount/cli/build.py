@@ -33,7 +33,8 @@ def _size(value: str) -> int:
     type=click.Choice(["auto", "fp32", "fp16", "int8"]),
     default="auto",
     show_default=True,
-    help="auto: INT8 where the GPU has units for it and the model a quantised file, else FP16.",
+    help="auto: INT8 where the GPU has units for it, the model a quantised file, and it is "
+    "faster than FP16; else FP16.",
 )
 @click.option("--min", "least", metavar="1x3xHxW", help="Least input shape.")
 @click.option("--opt", "usual", metavar="1x3xHxW", help="Usual input shape; the recipe's.")
@@ -82,7 +83,7 @@ def command(
     from edgecount.infer.tensorrt import device, versions
     from edgecount.infer.tensorrt.cache import EngineCache, cache_folder
     from edgecount.infer.tensorrt.profile import parse
-    from edgecount.toolchain.build.builder import build
+    from edgecount.toolchain.build.auto import build_fastest, measure_on_device
     from edgecount.toolchain.build.request import BuildRequest
 
     shapes = tuple(parse(s) if s else None for s in (least, usual, most))
@@ -96,8 +97,17 @@ def command(
         calibration=calibration,
     )
     cache = EngineCache(cache_folder(os.environ))
+    trt = versions.find(runtime)
     with _progress() as progress:
-        built = build(request, versions.find(runtime), device.look(), cache, progress, force=force)
+        built = build_fastest(
+            request,
+            trt,
+            device.look(),
+            cache,
+            progress,
+            force=force,
+            measure=lambda engine: measure_on_device(engine, trt),
+        )
     click.echo(_json(built) if as_json else _text(built))
 
 

@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Iterator, List, Mapping, NamedTuple, Optional, Set
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from pydantic import ValidationError
 
@@ -55,6 +55,16 @@ class Index(Strict):
     current: Optional[str] = None
     previous: Optional[str] = None
     held: bool = False
+
+
+class Verdict(Strict):
+    """Which of two engines of a model is faster on this device.
+
+    Attributes:
+        milliseconds: Digest of an engine's key → median time of one run.
+    """
+
+    milliseconds: Dict[str, float]
 
 
 class Entry(NamedTuple):
@@ -261,6 +271,32 @@ class EngineCache:
         if index.held:
             with slot.lock():
                 slot.write_index(index.model_copy(update={"held": False}))
+
+    def store_verdict(self, milliseconds: Mapping[BuildKey, float]) -> None:
+        """Keep how fast two engines of one model and input shape are. Raises EngineError."""
+        key = next(iter(milliseconds))
+        verdict = Verdict(milliseconds={k.digest: ms for k, ms in milliseconds.items()})
+        path = self._verdict(key)
+        try:
+            _make(path.parent)
+            _write(path, (verdict.model_dump_json() + "\n").encode())
+        except OSError as error:
+            raise EngineError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def faster(self, keys: Sequence[BuildKey]) -> Optional[BuildKey]:
+        """The fastest of engines that were measured together; None where they were not."""
+        try:
+            text = self._verdict(keys[0]).read_text(encoding="utf-8")
+            times = Verdict.model_validate_json(text).milliseconds
+        except (OSError, UnicodeDecodeError, ValidationError):
+            return None
+        if {key.digest for key in keys} != set(times):
+            return None
+        return min(keys, key=lambda key: times[key.digest])
+
+    def _verdict(self, key: BuildKey) -> Path:
+        dla = "-dla" if key.dla else ""
+        return self.folder / key.model / f"auto-{show(key.profile.opt)}{dla}.json"
 
     def timing_cache(self, key: BuildKey) -> Path:
         """Where TensorRT's timings of this device lie."""

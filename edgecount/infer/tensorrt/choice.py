@@ -6,6 +6,7 @@ from typing import Optional, Tuple
 from typing_extensions import Literal
 
 from edgecount.infer.recipe import Recipe
+from edgecount.infer.tensorrt.cache import EngineCache
 from edgecount.infer.tensorrt.device import DeviceFacts
 from edgecount.infer.tensorrt.manifest import BuildKey, Precision, key_for
 from edgecount.infer.tensorrt.profile import Profile
@@ -61,19 +62,36 @@ def wanted_key(
     *,
     asked: Asked,
     profile: Profile,
+    cache: Optional[EngineCache] = None,
 ) -> BuildKey:
     """The key of the engine that ``edgecount build`` with default options would make.
+
+    Args:
+        path: The model's file.
+        recipe: Its recipe.
+        version: Of TensorRT.
+        device: The GPU.
+        asked: With ``auto``, INT8 gives way to FP16 where that was measured to be faster.
+        profile: Input shapes.
+        cache: Knows what was measured.
 
     Raises:
         EngineError: The file cannot be read.
     """
+
+    def key(precision: Precision) -> BuildKey:
+        return key_for(
+            file_for(path, precision),
+            recipe,
+            version,
+            device,
+            precision=precision,
+            profile=profile,
+            workspace=DEFAULT_WORKSPACE,
+        )
+
     precision, _ = choose_precision(asked, path, device)
-    return key_for(
-        file_for(path, precision),
-        recipe,
-        version,
-        device,
-        precision=precision,
-        profile=profile,
-        workspace=DEFAULT_WORKSPACE,
-    )
+    first = key(precision)
+    if asked != "auto" or precision != "int8" or cache is None:
+        return first
+    return cache.faster([first, key("fp16")]) or first
