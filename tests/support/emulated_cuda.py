@@ -8,11 +8,15 @@ import pytest
 from support.cuda_emulator.emulator import Device as Emulator
 from support.fake_cuda import FakeCuda
 
-from edgecount.infer.cuda import driver, postprocess, preprocess
+from edgecount.infer.cuda import driver, postprocess, preprocess, tracker
 from edgecount.infer.cuda.driver import Device, Module, Stream
 from edgecount.infer.detector import Network
 
-KERNELS = {"nms": postprocess.KERNELS, "preprocess": preprocess.KERNELS}
+KERNELS = {
+    "nms": postprocess.KERNELS,
+    "preprocess": preprocess.KERNELS,
+    "tracker": tracker.KERNELS,
+}
 
 
 class EmulatedCuda:

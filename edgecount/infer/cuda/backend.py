@@ -23,10 +23,13 @@ from edgecount.infer.cuda.pictures import Found, Picture
 from edgecount.infer.cuda.pipeline import PARTS, SLOTS, Finished, Pipeline, Streams
 from edgecount.infer.cuda.postprocess import Load, Postprocess
 from edgecount.infer.cuda.preprocess import Preprocess
-from edgecount.infer.cuda.slot import DeviceSlot, DeviceTracker, Parts
+from edgecount.infer.cuda.slot import DeviceSlot, Parts
+from edgecount.infer.cuda.tracker import GpuTracker
 from edgecount.infer.detector import thresholds
 from edgecount.records import Detections, Frame, FrameInfo, Tracked, Tracks
+from edgecount.track import two_stage
 from edgecount.track.base import Tracker
+from edgecount.track.two_stage import Options
 
 _TRACKERS = "edgecount.track"
 _MOST_BATCH = 8
@@ -115,6 +118,8 @@ class CudaBackend:
         self._cameras = {camera.name: i for i, camera in enumerate(spec.cameras)}
         self._clocks = _Clocks()
         self._lock = threading.Lock()
+        self._tracker: Optional[GpuTracker] = None
+        self._trackers: Dict[str, Tracker] = {}
         self._lost = False
         self._closed = False
         self._network: Optional[DeviceNetwork] = None
@@ -157,10 +162,12 @@ class CudaBackend:
     def reset(self, camera: str) -> None:
         """As :meth:`Backend.reset`."""
         self._clocks.forget(camera)
-        tracker = self._trackers.get(camera)
-        if tracker is not None:
+        if self._gpu_tracker is not None:
+            self._device.use()
+            self._gpu_tracker.reset(self.streams.post, self._cameras[camera])
+        elif camera in self._trackers:
             with self._lock:
-                tracker.reset()
+                self._trackers[camera].reset()
 
     def close(self) -> None:
         """Free the device; after a loss destroy its context, so that a new one is clean."""
@@ -233,10 +240,16 @@ class CudaBackend:
                 max_batch=self.max_batch,
                 load=load,
             )
-        tracker: Optional[DeviceTracker] = None
-        self._trackers: Dict[str, Tracker] = {
-            camera.name: _host_tracker(camera) for camera in spec.cameras
-        }
+        self._gpu_tracker: Optional[GpuTracker] = None
+        self._trackers: Dict[str, Tracker] = {}
+        tracked = [o for o in map(_two_stage, spec.cameras) if o is not None]
+        if options.device_tracker and tracked and len(tracked) == len(spec.cameras):
+            with self._budget.labelled("tracker"):
+                self._gpu_tracker = GpuTracker(
+                    device, self.streams.post, tracked, max_batch=self.max_batch, load=load
+                )
+        else:
+            self._trackers = {camera.name: _host_tracker(camera) for camera in spec.cameras}
         return Parts(
             device,
             self._budget,
@@ -244,9 +257,19 @@ class CudaBackend:
             self.sizes,
             preprocess,
             postprocess,
-            tracker,
+            self._gpu_tracker,
             spec.size,
             options.detections,
+        )
+
+    def _device_tracker(self, load: Load) -> Optional[GpuTracker]:
+        """A tracker on the device, where every camera's is one that it knows."""
+        options = [camera.tracker_options for camera in self._spec.cameras]
+        known = [o for o in options if isinstance(o, two_stage.Options)]
+        if len(known) < len(options):
+            return None
+        return GpuTracker(
+            self._device, self.streams.post, known, max_batch=self.max_batch, load=load
         )
 
     def _picture(self, frame: Frame) -> Picture:
@@ -303,6 +326,12 @@ class _Clocks:
     def forget(self, camera: str) -> None:
         """The camera's next frame is its first."""
         self._last.pop(camera, None)
+
+
+def _two_stage(camera: CameraSpec) -> Optional[Options]:
+    """The options of a camera whose tracker the device has; None where it is another."""
+    options = camera.tracker_options
+    return options if isinstance(options, Options) else None
 
 
 def _host_tracker(camera: CameraSpec) -> Tracker:

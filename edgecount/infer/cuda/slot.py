@@ -7,7 +7,6 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from typing_extensions import Protocol
 
 from edgecount.infer.cuda.driver import Device, DeviceBuffer, PinnedBuffer, Stream
 from edgecount.infer.cuda.memory import MemoryBudget
@@ -15,8 +14,9 @@ from edgecount.infer.cuda.network import DeviceNetwork, bytes_of
 from edgecount.infer.cuda.pictures import Found, Picture
 from edgecount.infer.cuda.postprocess import PICTURE, DetectionBuffers, Postprocess
 from edgecount.infer.cuda.preprocess import SOURCE, Preprocess
+from edgecount.infer.cuda.tracker import STEP, GpuTracker
 from edgecount.infer.letterbox import Letterbox
-from edgecount.records import Detections, Float32Array, FrameInfo, Tracks, UInt8Array
+from edgecount.records import Detections, Float32Array, FrameInfo, UInt8Array
 
 # Pictures up to this size find room without asking again: 1080p in BGR.
 _USUAL_PICTURE = 1920 * 1080 * 3
@@ -27,34 +27,6 @@ _NO_CAMERA = -1
 _NOISE = 160  # side of the picture of the rehearsal
 
 _log = structlog.get_logger(__name__)
-
-
-class DeviceTracker(Protocol):
-    """Follows the detections of all cameras on the device."""
-
-    def result_bytes(self, batch: int) -> int:
-        """Bytes of the results of a batch."""
-        ...
-
-    def launch(
-        self, stream: Stream, found: DetectionBuffers, camera: int, dt: int, batch: int, out: int
-    ) -> None:
-        """Enqueue one step.
-
-        Args:
-            stream: Always the same one.
-            found: The detections of ``batch`` pictures.
-            camera: Device address of int32[batch], the cameras; pictures of a negative one
-                change nothing.
-            dt: Device address of float32[batch], seconds since each camera's last picture.
-            batch: Pictures.
-            out: Device address of the results.
-        """
-        ...
-
-    def results(self, memory: UInt8Array, batch: int) -> List[Tracks]:
-        """Copies of the results of a batch, from their bytes on the host."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +51,7 @@ class Parts:
     sizes: Sequence[int]
     preprocess: Preprocess
     postprocess: Postprocess
-    tracker: Optional[DeviceTracker]
+    tracker: Optional[GpuTracker]
     size: Tuple[int, int]
     detections: bool = False
 
@@ -133,7 +105,7 @@ class DeviceSlot:
         parts.postprocess.launch(stream, batch, self._output.pointer, notes.pictures, found)
         if parts.tracker is not None:
             tracks = self._results.tracks_pointer
-            parts.tracker.launch(stream, found, notes.cameras, notes.dts, batch, tracks)
+            parts.tracker.launch(stream, found, notes.steps, batch, tracks)
         self._results.download(stream, batch, self._found.pointer)
 
     def results(self, job: Sequence[Picture]) -> List[Found]:
@@ -173,8 +145,8 @@ class DeviceSlot:
         behind = pointer + picture.pitch * picture.info.height
         notes.source["chroma"][index] = picture.chroma or behind
         notes.picture[index] = shape.picture
-        notes.camera[index] = picture.camera
-        notes.dt[index] = picture.dt
+        if self._parts.tracker is not None:
+            self._parts.tracker.step(notes.step[index], picture.camera, picture.dt)
 
     def _shape_of(self, picture: Picture) -> "_Shape":
         """The records of such pictures of this camera, made once."""
@@ -225,14 +197,14 @@ class _Notes:
 
     def __init__(self, device: Device, most: int) -> None:
         mapped = device.properties.integrated
-        dtypes = (SOURCE, PICTURE, np.dtype(np.int32), np.dtype(np.float32))
+        dtypes = (SOURCE, PICTURE, STEP)
         sizes = [_aligned(dtype.itemsize * most) for dtype in dtypes]
         starts = [int(n) for n in np.cumsum([0, *sizes[:-1]])]
         self._host = device.pinned(sum(sizes), mapped=mapped)
         self._device = None if mapped else device.allocate(sum(sizes))
         base = self._device.pointer if self._device else self._host.device_pointer
-        self.sources, self.pictures, self.cameras, self.dts = (base + s for s in starts)
-        self.source, self.picture, self.camera, self.dt = (
+        self.sources, self.pictures, self.steps = (base + s for s in starts)
+        self.source, self.picture, self.step = (
             self._host.array[start : start + dtype.itemsize * most].view(dtype)
             for start, dtype in zip(starts, dtypes)
         )

@@ -247,11 +247,8 @@ class GpuTracker:
             state["next_id"] = 1
             state["histogram"][floor] = _PRIOR
             state["levels"] = floor / _BINS
-        options = b"".join(bytes(_options(o)) for o in self._cameras)
-        for target, values in (
-            (self._states, states.tobytes()),
-            (self._options, options),
-        ):
+        packed = b"".join(bytes(_options(o)) for o in self._cameras)
+        for target, values in ((self._states, states.tobytes()), (self._options, packed)):
             staging = device.pinned(max(len(values), 1))
             staging.array[: len(values)] = np.frombuffer(values, np.uint8)
             self._stream.upload(target.pointer, staging.pointer, len(values))
@@ -272,7 +269,8 @@ def _floor(options: Options) -> int:
 
 
 def _options(options: Options) -> _Options:
-    same = {n: getattr(options, n) for n, _ in _Options._fields_ if hasattr(options, n)}
+    names = [field[0] for field in _Options._fields_]
+    same = {n: getattr(options, n) for n in names if hasattr(options, n)}
     ages = ("max_age", "tentative_age", "low_age", "coast")
     return _Options(
         **same,
