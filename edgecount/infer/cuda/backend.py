@@ -29,7 +29,6 @@ from edgecount.infer.detector import thresholds
 from edgecount.records import Detections, Frame, FrameInfo, Tracked, Tracks
 from edgecount.track import two_stage
 from edgecount.track.base import Tracker
-from edgecount.track.two_stage import Options
 
 _TRACKERS = "edgecount.track"
 _MOST_BATCH = 8
@@ -162,10 +161,10 @@ class CudaBackend:
     def reset(self, camera: str) -> None:
         """As :meth:`Backend.reset`."""
         self._clocks.forget(camera)
-        if self._gpu_tracker is not None:
+        if self._tracker is not None:
             self._device.use()
-            self._gpu_tracker.reset(self.streams.post, self._cameras[camera])
-        elif camera in self._trackers:
+            self._tracker.reset(self.streams.post, self._cameras[camera])
+        else:
             with self._lock:
                 self._trackers[camera].reset()
 
@@ -240,15 +239,10 @@ class CudaBackend:
                 max_batch=self.max_batch,
                 load=load,
             )
-        self._gpu_tracker: Optional[GpuTracker] = None
-        self._trackers: Dict[str, Tracker] = {}
-        tracked = [o for o in map(_two_stage, spec.cameras) if o is not None]
-        if options.device_tracker and tracked and len(tracked) == len(spec.cameras):
+        if options.device_tracker:
             with self._budget.labelled("tracker"):
-                self._gpu_tracker = GpuTracker(
-                    device, self.streams.post, tracked, max_batch=self.max_batch, load=load
-                )
-        else:
+                self._tracker = self._device_tracker(load)
+        if self._tracker is None:
             self._trackers = {camera.name: _host_tracker(camera) for camera in spec.cameras}
         return Parts(
             device,
@@ -257,7 +251,7 @@ class CudaBackend:
             self.sizes,
             preprocess,
             postprocess,
-            self._gpu_tracker,
+            self._tracker,
             spec.size,
             options.detections,
         )
@@ -326,12 +320,6 @@ class _Clocks:
     def forget(self, camera: str) -> None:
         """The camera's next frame is its first."""
         self._last.pop(camera, None)
-
-
-def _two_stage(camera: CameraSpec) -> Optional[Options]:
-    """The options of a camera whose tracker the device has; None where it is another."""
-    options = camera.tracker_options
-    return options if isinstance(options, Options) else None
 
 
 def _host_tracker(camera: CameraSpec) -> Tracker:

@@ -98,12 +98,15 @@ def summary(results: List[Tracked]) -> List[Any]:
     ]
 
 
-@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize(("integrated", "on_device"), [(False, True), (True, True), (False, False)])
 def test_ids_and_boxes_are_the_cpu_backend_s(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch, integrated: bool
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, integrated: bool, on_device: bool
 ) -> None:
     expected = run(backends.choose(plan, lambda *_: None).backend, batches())
-    found = run(build(plan, EmulatedCuda(monkeypatch, integrated=integrated)), batches())
+    cuda = EmulatedCuda(monkeypatch, integrated=integrated)
+    backend = build(plan, cuda, device_tracker=on_device)
+    assert (backend._tracker is not None) == on_device
+    found = run(backend, batches())
     assert sum(len(r.tracks) for r in expected) > 15
     assert summary(found) == summary(expected)
     for one, other in zip(found, expected):
@@ -207,8 +210,11 @@ def test_stages_are_timed(plan: Plan, cuda: EmulatedCuda) -> None:
     assert all(len(t) == 2 and min(t) > 0 for t in told.values())
 
 
-def test_a_reset_camera_starts_anew_and_others_go_on(make: Callable[..., CudaBackend]) -> None:
-    backend = make()
+@pytest.mark.parametrize("on_device", [True, False])
+def test_a_reset_camera_starts_anew_and_others_go_on(
+    make: Callable[..., CudaBackend], on_device: bool
+) -> None:
+    backend = make(device_tracker=on_device)
     run(backend, [[scene("door", i), scene("gate", i)] for i in range(3)])
     backend.reset("door")
     door, gate = run(backend, [[scene("door", 3), scene("gate", 3)]])
