@@ -42,7 +42,8 @@ class Place:
     def describe(self) -> str:
         """For the report."""
         if self.backend == "cpu":
-            return f"ONNX Runtime {onnxruntime.__version__}, CPU, {self.threads} threads"
+            threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+            return f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads}"
         return self.backend
 
 

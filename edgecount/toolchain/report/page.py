@@ -79,7 +79,7 @@ def _values(content: Content) -> Dict[str, Any]:
         "verdicts": content.verdicts,
         "images": len(seen.pictures),
         "boxes": sum(len(t.boxes) for t in seen.truths),
-        "true": base.counted.true if base.counted else None,
+        "crossings": base.counted.true if base.counted else None,
         "threshold": seen.recipe.score_threshold,
         "layers": len(content.damages),
         "pareto": plots.pareto(rows),

@@ -39,13 +39,13 @@ def pareto(rows: Sequence[Row]) -> str:
     def draw(axes: Any) -> None:
         for row in rows:
             x, y = row.speed.p50_ms, 100 * row.accuracy.ap50
-            axes.scatter([x], [y], s=70, color=COLOURS[row.variant.key], zorder=3)
-            axes.annotate(
-                _short(row), (x, y), (6, 5), textcoords="offset points", color=_INK, fontsize=9
+            axes.scatter(
+                [x], [y], s=70, color=COLOURS[row.variant.key], label=_short(row), zorder=3
             )
         front = _front([(r.speed.p50_ms, 100 * r.accuracy.ap50) for r in rows])
         axes.plot(*zip(*front), color=_INK, linewidth=0.8, linestyle=":", zorder=1)
-        axes.margins(0.22)
+        axes.margins(0.12)
+        _legend(axes)
         axes.set(xlabel="ms per picture (median)", ylabel="AP50, %")
 
     return _svg(draw, 5.2, 3.6)
@@ -73,7 +73,9 @@ def sensitivity(damages: Sequence[Damage], count: int = 20) -> str:
         axes.barh(places, [d.sqnr_db for d in worst], color=_FILL, height=0.7)
         axes.set_yticks(list(places), [_tail(d.layer) for d in worst], fontsize=7.5)
         axes.invert_yaxis()
-        axes.set(xlabel="signal to quantisation noise of the output, dB (shorter is worse)")
+        axes.set_xlabel(
+            "signal to quantisation noise of the output, dB (shorter is worse)", fontsize=8
+        )
 
     return _svg(draw, 8.6, 0.22 * len(worst) + 0.9)
 
@@ -120,7 +122,10 @@ def _short(row: Row) -> str:
 
 
 def _tail(name: str, longest: int = _LONGEST_NAME) -> str:
+    """A layer's or tensor's name, without what all of them end with."""
     plain = name.strip("/").replace("/", ".")
+    for ending in ("_output_0", ".Relu", ".act", ".Conv", ".conv"):
+        plain = plain[: -len(ending)] if plain.endswith(ending) else plain
     return plain if len(plain) <= longest else f"…{plain[-longest + 1 :]}"
 
 
@@ -149,6 +154,8 @@ def _style(axes: Any) -> None:
     axes.grid(color=_INK, alpha=0.13, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(colors=_INK, labelsize=8)
+    axes.xaxis.label.set_size(9)
+    axes.yaxis.label.set_size(9)
     axes.xaxis.label.set_color(_INK)
     axes.yaxis.label.set_color(_INK)
     for side, spine in axes.spines.items():
