@@ -1,11 +1,11 @@
 """What quantisation must know of an ONNX graph: who reads what, and what shares a scale."""
 
-from typing import Dict, Iterator, List, Mapping, Set, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from edgecount.errors import ModelError
 from edgecount.toolchain.quantize.watched import describe
@@ -32,11 +32,17 @@ PASSING = frozenset(
         "Identity",
     }
 )
+Readers = Dict[str, List[Tuple[onnx.NodeProto, int]]]
+"""Tensor → the nodes that read it, each with the position of the input."""
+
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "QLinearMatMul")
 
 
 def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that Q/DQ can be written into: opset ≥ 13, every node with a name of its own.
+    """A copy that Q/DQ can be written into.
+
+    Its opset is 13 or more, every node has a name of its own, constants are initializers, and
+    each batch norm is folded into the convolution before it.
 
     Raises:
         ModelError: It is quantised already, has subgraphs, or cannot be brought to opset 13.
@@ -55,6 +61,8 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(_upgraded(model))
     _name_nodes(copy)
+    _store_constants(copy.graph)
+    _fold_norms(copy)
     return copy
 
 
@@ -67,9 +75,9 @@ def weights(model: onnx.ModelProto) -> Dict[str, NDArray[np.float32]]:
     }
 
 
-def readers(model: onnx.ModelProto) -> Dict[str, List[Tuple[onnx.NodeProto, int]]]:
+def readers(model: onnx.ModelProto) -> Readers:
     """Tensor → the nodes that read it, each with the position of the input."""
-    found: Dict[str, List[Tuple[onnx.NodeProto, int]]] = {}
+    found: Readers = {}
     for node in model.graph.node:
         for position, name in enumerate(node.input):
             found.setdefault(name, []).append((node, position))
@@ -127,12 +135,104 @@ def _upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
     if opset >= LEAST_OPSET:
         return model
     try:
-        return onnx.version_converter.convert_version(model, LEAST_OPSET)
+        raised = onnx.version_converter.convert_version(model, LEAST_OPSET)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
             f"the model has opset {opset} and cannot be brought to {LEAST_OPSET}, which Q/DQ with "
             f"a scale per channel needs ({error}): export it again with opset {LEAST_OPSET} or more"
         ) from error
+    helper.set_model_props(raised, {p.key: p.value for p in model.metadata_props})
+    return raised
+
+
+def _store_constants(graph: onnx.GraphProto) -> None:
+    """Make initializers of Constant nodes, as of what an Identity hands on of an initializer."""
+    stored = {i.name: i for i in graph.initializer}
+    outputs = {o.name for o in graph.output}
+    kept = []
+    for node in graph.node:
+        value = _stored(node, stored)
+        if value is None or node.output[0] in outputs:
+            kept.append(node)
+            continue
+        copy = graph.initializer.add()
+        copy.CopyFrom(value)
+        copy.name = node.output[0]
+        stored[copy.name] = copy
+    _replace_nodes(graph, kept)
+
+
+def _stored(
+    node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]
+) -> Optional[onnx.TensorProto]:
+    if node.op_type == "Identity":
+        return stored.get(node.input[0])
+    if node.op_type != "Constant":
+        return None
+    (given,) = node.attribute
+    if given.name == "value":
+        return given.t
+    kinds = {"value_float": np.float32, "value_floats": np.float32}
+    kinds.update({"value_int": np.int64, "value_ints": np.int64})
+    if given.name not in kinds:
+        return None
+    return numpy_helper.from_array(np.asarray(helper.get_attribute_value(given), kinds[given.name]))
+
+
+def _fold_norms(model: onnx.ModelProto) -> None:
+    """Fold each BatchNormalization into its convolution: nothing may be quantised between them.
+
+    Exact: γ (w·x + b − μ) ÷ √(σ² + ε) + β is the same convolution with other numbers.
+    """
+    constants, made, read = weights(model), makers(model), readers(model)
+    outputs = {o.name for o in model.graph.output}
+    kept = []
+    for node in model.graph.node:
+        conv = made.get(node.input[0]) if node.op_type == "BatchNormalization" else None
+        alone = conv is not None and len(read[node.input[0]]) == 1
+        if conv is None or not alone or node.input[0] in outputs or conv.op_type != "Conv":
+            kept.append(node)
+        elif not all(name in constants for name in (*conv.input[1:], *node.input[1:])):
+            kept.append(node)
+        else:
+            _merge_norm(model.graph, conv, node, constants)
+    _replace_nodes(model.graph, kept)
+
+
+def _merge_norm(
+    graph: onnx.GraphProto,
+    conv: onnx.NodeProto,
+    norm: onnx.NodeProto,
+    constants: Mapping[str, NDArray[np.float32]],
+) -> None:
+    gamma, beta, mean, variance = (constants[name] for name in norm.input[1:5])
+    epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5)
+    gain = gamma / np.sqrt(variance + epsilon)
+    weight = constants[conv.input[1]]
+    bias = constants[conv.input[2]] if len(conv.input) > 2 else np.zeros_like(mean)
+    folded = weight * gain.reshape(-1, *(1 for _ in weight.shape[1:]))
+    values = {"weight": folded, "bias": (bias - mean) * gain + beta}
+    del conv.input[1:]
+    for kind, value in values.items():
+        name = f"{conv.name}.folded_{kind}"
+        graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
+        conv.input.append(name)
+    conv.output[0] = norm.output[0]
+
+
+def _replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Keep these nodes only, and the initializers that they read."""
+    copies = []
+    for node in nodes:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copies.append(copy)
+    del graph.node[:]
+    graph.node.extend(copies)
+    read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name not in read:
+            del graph.initializer[index]
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:

@@ -5,14 +5,16 @@ INT8 is what every convolution and matrix product gets unless a rule says otherw
 
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Sequence, Set, Tuple
 
 import onnx
 from typing_extensions import Literal
 
 from edgecount.errors import ConfigError
+from edgecount.toolchain.quantize import regions
 
 Precision = Literal["int8", "fp16", "fp32"]
+_REGION = "@"
 QUANTISABLE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
@@ -21,12 +23,13 @@ class PrecisionRules:
     """Patterns (``fnmatch``) on layers' names, as ``neck.*``; the first list that matches wins.
 
     A name is matched as the file has it, and with dots for slashes: ``/model.22/cv2/Conv``
-    is ``model.22.cv2.Conv``, too.
+    is ``model.22.cv2.Conv``, too. ``@neck`` and ``@head`` are the nodes of that part of the
+    network, by their names or by its structure (:mod:`.regions`).
 
     Attributes:
         fp32: Layers that stay in FP32.
         fp16: Layers that run in FP16.
-        last: So many of the last quantisable layers stay in FP32.
+        last: So many of the last layers of every branch stay in FP32.
     """
 
     fp32: Tuple[str, ...] = ()
@@ -41,8 +44,8 @@ class PrecisionRules:
 
 PRESETS: Dict[str, PrecisionRules] = {
     "int8": PrecisionRules(),
-    "int8+fp16-neck": PrecisionRules(fp16=("neck.*",)),
-    "int8+fp32-head": PrecisionRules(fp32=("head.*",)),
+    "int8+fp16-neck": PrecisionRules(fp16=("@neck",)),
+    "int8+fp32-head": PrecisionRules(fp32=("@head",)),
     "fallback-last-3": PrecisionRules(last=3),
 }
 
@@ -65,22 +68,36 @@ def precisions(model: onnx.ModelProto, rules: PrecisionRules) -> Dict[str, Preci
     Raises:
         ConfigError: A pattern matches no node: it was written for another model.
     """
+    fp32 = _named(model, rules.fp32)
+    if rules.last:
+        fp32 |= regions.last(model, rules.last)
+    fp16 = _named(model, rules.fp16)
+    found: Dict[str, Precision] = {}
+    for node in model.graph.node:
+        if node.name in fp32:
+            found[node.name] = "fp32"
+        elif node.name in fp16:
+            found[node.name] = "fp16"
+        elif node.op_type in QUANTISABLE:
+            found[node.name] = "int8"
+    return found
+
+
+def _named(model: onnx.ModelProto, patterns: Sequence[str]) -> Set[str]:
+    """Names of the nodes that some patterns match. Raises ConfigError where one matches none."""
     nodes = [n for n in model.graph.node if n.name]
-    for pattern in (*rules.fp32, *rules.fp16):
-        if not any(_matches(n.name, pattern) for n in nodes):
+    found: Set[str] = set()
+    for pattern in patterns:
+        if pattern.startswith(_REGION):
+            matched = regions.region(model, pattern[len(_REGION) :])
+        else:
+            matched = {n.name for n in nodes if _matches(n.name, pattern)}
+        if not matched:
             raise ConfigError(
                 f"precision rule {pattern!r} matches no layer of this model; its layers are "
                 f"called like {_examples(nodes)}"
             )
-    last = {n.name for n in layers(model)[-rules.last :]} if rules.last else set()
-    found: Dict[str, Precision] = {}
-    for node in nodes:
-        if node.name in last or any(_matches(node.name, p) for p in rules.fp32):
-            found[node.name] = "fp32"
-        elif any(_matches(node.name, p) for p in rules.fp16):
-            found[node.name] = "fp16"
-        elif node.op_type in QUANTISABLE:
-            found[node.name] = "int8"
+        found |= matched
     return found
 
 

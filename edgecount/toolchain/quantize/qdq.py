@@ -26,6 +26,7 @@ from edgecount.toolchain.quantize.precision import (
     layers,
     precisions,
 )
+from edgecount.toolchain.quantize.regions import expectations
 from edgecount.toolchain.quantize.table import LEVELS, CalibrationTable
 
 METADATA_KEY = "edgecount.quantisation"
@@ -82,8 +83,7 @@ def tensors_to_calibrate(
 
 def places(model: onnx.ModelProto, chosen: Mapping[str, Precision]) -> List[Place]:
     """Where Q/DQ belongs, given each layer's precision; in the order of execution."""
-    constants = graphs.weights(model)
-    able = {n.name for n in layers(model) if not _is_expectation(n, constants)}
+    able = {n.name for n in layers(model)} - expectations(model)
     made = graphs.makers(model)
     read = graphs.readers(model)
     found: List[Place] = []
@@ -145,18 +145,6 @@ def _axis(node: onnx.NodeProto) -> Optional[int]:
     if node.op_type == "Gemm":
         return 0 if attributes.get("transB", 0) else 1
     return -1
-
-
-def _is_expectation(node: onnx.NodeProto, constants: Mapping[str, NDArray[np.float32]]) -> bool:
-    """Whether a convolution is the mean over bins of YOLOv8: its weights are 0, 1, 2 and so on.
-
-    (Li et al. 2020, *Generalized Focal Loss*, section 3.2.) Its result is a distance in
-    strides: a quantised step of it would be pixels.
-    """
-    weight = constants.get(node.input[1])
-    if node.op_type != "Conv" or weight is None or weight.shape[0] != 1 or weight.size < 4:
-        return False
-    return bool(np.array_equal(weight.reshape(-1), np.arange(weight.size, dtype=np.float32)))
 
 
 class _Writer:
