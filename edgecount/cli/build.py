@@ -53,8 +53,16 @@ def _size(value: str) -> int:
 @click.option("--dla", is_flag=True, help="Run layers on the board's DLA where they can.")
 @click.option(
     "--calibration",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Calibration table: let TensorRT quantise the FP32 file by itself (TensorRT up to 10).",
+    type=click.Path(exists=True, path_type=Path),
+    help="Let TensorRT (up to 10) quantise the FP32 file by itself: with the scales of this table, "
+    "or on the pictures of this folder.",
+)
+@click.option(
+    "--calibrator",
+    type=click.Choice(["entropy", "minmax"]),
+    default="entropy",
+    show_default=True,
+    help="TensorRT's calibrator, for a folder of pictures.",
 )
 @click.option("--force", is_flag=True, help="Build also where the engine is there already.")
 @json_option()
@@ -69,6 +77,7 @@ def command(
     profile: Optional[str],
     dla: bool,
     calibration: Optional[Path],
+    calibrator: str,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -95,6 +104,7 @@ def command(
         dla=dla,
         profile=profile,
         calibration=calibration,
+        calibrator=calibrator,  # type: ignore[arg-type]
     )
     cache = EngineCache(cache_folder(os.environ))
     trt = versions.find(runtime)

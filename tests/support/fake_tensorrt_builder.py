@@ -123,7 +123,27 @@ class _Builder:
             return None
         if any(-1 in shape for shape in network.input_shapes()):
             assert config.profiles
+        _calibrate(getattr(config, "int8_calibrator", None))
         return json.dumps(config.asked(network)).encode()
+
+
+def _calibrate(calibrator: Any) -> None:
+    """As TensorRT does it: only where the cache is not there are batches asked for."""
+    if calibrator is None:
+        return
+    assert calibrator.ready
+    assert calibrator.get_batch_size() >= 1
+    calibrator.addresses = []
+    calibrator.scales = calibrator.read_calibration_cache()
+    if calibrator.scales is not None:
+        return
+    while True:
+        addresses = calibrator.get_batch(["images"])
+        if addresses is None:
+            break
+        calibrator.addresses.extend(addresses)
+    calibrator.scales = b"TRT-8502-found"
+    calibrator.write_calibration_cache(memoryview(calibrator.scales))
 
 
 class _Profile:
@@ -170,7 +190,8 @@ class _Config:
             "verbosity": self.profiling_verbosity.name,
             "device": getattr(self.default_device_type, "name", None),
             "pinned": {n.name: n.asked() for n in network.layers if n.asked()},
-            "calibration": calibrator and calibrator.read_calibration_cache().decode(),
+            "calibration": calibrator and calibrator.scales.decode(),
+            "calibrated_on": calibrator and calibrator.addresses,
             "algorithm": calibrator and type(calibrator).__mro__[1].__name__,
         }
 

@@ -199,12 +199,13 @@ class EngineCache:
     """All engines of this machine.
 
     Args:
-        folder: The cache's own folder; ``engines`` and ``timing`` are made in it.
+        folder: The cache's own folder; ``engines``, ``timing`` and ``calibration`` are made in it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "engines"
         self._timing = folder / "timing"
+        self._calibration = folder / "calibration"
 
     def slot(self, key: BuildKey) -> Slot:
         """Where engines like this one lie."""
@@ -304,9 +305,14 @@ class EngineCache:
         name = "-".join("".join(c if c.isalnum() or c == "." else "_" for c in p) for p in parts)
         return self._timing / f"{name}.cache"
 
+    def calibration_cache(self, key: BuildKey) -> Path:
+        """Where the scales lie that TensorRT itself found for a model and pictures."""
+        name = f"{key.runtime_version}-{key.model_sha256[:16]}-{key.calibration_sha256[:16]}.cache"
+        return self._calibration / name
 
-def store_timing(path: Path, data: bytes) -> None:
-    """Keep a timing cache; two builds at once each store theirs whole, the last one stays."""
+
+def keep_file(path: Path, data: bytes) -> None:
+    """Keep timings or scales; two builds at once each store theirs whole, the last one stays."""
     with contextlib.suppress(OSError):  # it only saves time
         _make(path.parent)
         _write(path, data)

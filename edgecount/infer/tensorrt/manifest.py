@@ -26,7 +26,8 @@ class BuildKey(Strict):
         model: Name of the model.
         model_sha256: Of the ONNX file that is built.
         recipe_sha256: Of the recipe's precision rules; see :func:`recipe_hash`.
-        calibration_sha256: Of the calibration table of an implicit build, else empty.
+        calibration_sha256: Of what TensorRT's own calibration of an implicit build was fed with,
+            else empty.
         runtime: ``tensorrt`` or ``tensorrt_rtx``.
         runtime_version: Its version.
         cuda: CUDA version of the driver.
@@ -132,7 +133,7 @@ def key_for(
     profile: Profile,
     workspace: int,
     dla: bool = False,
-    calibration: Optional[Path] = None,
+    calibration_sha256: str = "",
 ) -> BuildKey:
     """The key of an engine that is wanted on this machine.
 
@@ -143,7 +144,7 @@ def key_for(
         model=recipe.name,
         model_sha256=file_hash(model),
         recipe_sha256=recipe_hash(recipe),
-        calibration_sha256=file_hash(calibration) if calibration else "",
+        calibration_sha256=calibration_sha256,
         runtime=version.product,
         runtime_version=version.text,
         cuda=device.cuda,
@@ -205,7 +206,7 @@ def _made_of(built: BuildKey, now: BuildKey) -> str:
         "model": "model",
         "model_sha256": "ONNX file",
         "recipe_sha256": "recipe's precision",
-        "calibration_sha256": "calibration table",
+        "calibration_sha256": "calibration",
     }
     changed = [shown for name, shown in names.items() if getattr(built, name) != getattr(now, name)]
     if not changed:

@@ -14,9 +14,9 @@ from edgecount.infer.recipe import Recipe
 from edgecount.infer.tensorrt.cache import EngineCache, Entry
 from edgecount.infer.tensorrt.device import DeviceFacts
 from edgecount.infer.tensorrt.manifest import Layer, Manifest
-from edgecount.infer.tensorrt.versions import TensorRt
+from edgecount.infer.tensorrt.versions import TensorRt, Version
 from edgecount.toolchain.build import process
-from edgecount.toolchain.build.job import Calibration, Job, Progress
+from edgecount.toolchain.build.job import Calibration, Job, Pictures, Progress
 from edgecount.toolchain.build.onnx_file import opset_note
 from edgecount.toolchain.build.request import BuildRequest, Plan, plan
 from edgecount.toolchain.quantize.half import to_half
@@ -129,24 +129,30 @@ def _job(planned: Plan, trt: TensorRt, cache: EngineCache, prepared: Path, out: 
         dynamic=any(not isinstance(axis, int) for axis in shape),
         workspace=request.workspace,
         dla=request.dla,
-        calibration=_calibration(request.calibration, trt) if request.calibration else None,
+        calibration=_calibration(request.calibration, planned, trt, cache)
+        if request.calibration
+        else None,
         timing_cache=cache.timing_cache(planned.key) if trt.features.timing_cache else None,
         out=out,
     )
 
 
-def _calibration(path: Path, trt: TensorRt) -> Calibration:
+def _calibration(path: Path, planned: Plan, trt: TensorRt, cache: EngineCache) -> Calibration:
+    if path.is_dir():
+        store = cache.calibration_cache(planned.key)
+        pictures = Pictures(folder=path.resolve(), recipe=planned.recipe, store=store)
+        return Calibration(algorithm=planned.request.calibrator, pictures=pictures)
     table = CalibrationTable.load(path)
-    numbers = [*trt.version.numbers, 0, 0][:3]
-    # As NvInferVersion.h writes it: 8.2.5 is 8205, 10.3.0 is 100300.
-    major, minor, patch = numbers
-    version = major * 1000 + minor * 100 + patch
-    if major >= 10:
-        version = major * 10000 + minor * 100 + patch
-    algorithm = "minmax" if table.method == _MINMAX else "entropy"
-    return Calibration.model_validate(
-        {"algorithm": algorithm, "cache": table.to_tensorrt_cache(version)}
+    return Calibration(
+        algorithm="minmax" if table.method == _MINMAX else "entropy",
+        cache=table.to_tensorrt_cache(_header_version(trt.version)),
     )
+
+
+def _header_version(version: Version) -> int:
+    """As NvInferVersion.h writes it: 8.2.5 is 8205, 10.3.0 is 100300."""
+    major, minor, patch = [*version.numbers, 0, 0][:3]
+    return major * (10000 if major >= 10 else 1000) + minor * 100 + patch
 
 
 def _kept(planned: Plan, precision: str) -> Tuple[str, ...]:

@@ -3,12 +3,11 @@
 from collections import deque
 from typing import Any, Deque
 
-from edgecount.toolchain.build.job import Calibration, Emit
+from edgecount.toolchain.build.job import Emit
 
 # ILogger.Severity: INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE.
 _ERROR, _INFO = 1, 3
 _MOST_KEPT = 20
-_CALIBRATORS = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
 
 
 class Log:
@@ -72,26 +71,3 @@ def make_monitor(trt: Any, emit: Emit) -> Any:
             emit("finish", name=phase_name)
 
     return Monitor()
-
-
-def make_calibrator(trt: Any, calibration: Calibration) -> Any:
-    """A calibrator that knows all scales already: TensorRT need not run the network."""
-    base: Any = getattr(trt, _CALIBRATORS[calibration.algorithm])
-
-    class Calibrator(base):  # type: ignore[misc]
-        def __init__(self) -> None:
-            base.__init__(self)
-
-        def get_batch_size(self) -> int:
-            return 1
-
-        def get_batch(self, names: Any) -> None:  # noqa: ARG002
-            return None  # no pictures are needed
-
-        def read_calibration_cache(self) -> bytes:
-            return calibration.cache.encode()
-
-        def write_calibration_cache(self, cache: Any) -> None:
-            """Ours is the original."""
-
-    return Calibrator()

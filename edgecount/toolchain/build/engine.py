@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, List, NamedTuple, Optional, Sequence
 
 from edgecount.errors import ConfigError, EdgecountError, EngineError, ModelError
-from edgecount.infer.tensorrt.cache import store_timing
+from edgecount.infer.tensorrt.cache import keep_file
 from edgecount.infer.tensorrt.versions import TensorRt
-from edgecount.toolchain.build.callbacks import Log, make_calibrator, make_logger, make_monitor
+from edgecount.toolchain.build.calibrators import feed_for, make_calibrator
+from edgecount.toolchain.build.callbacks import Log, make_logger, make_monitor
 from edgecount.toolchain.build.job import Emit, Job
 from edgecount.toolchain.build.layers import engine_layers, network_layers
 
@@ -119,7 +120,7 @@ def _configure(
     if job.dynamic:
         _add_profile(builder, network, config, job)
     if not job.strongly_typed:
-        helpers.extend(_set_flags(module, config, job))
+        helpers.extend(_set_flags(module, config, job, emit))
     if job.dla:
         _use_dla(module, builder, config)
     helpers.extend(_use_timings(config, job.timing_cache))
@@ -135,7 +136,7 @@ def _add_profile(builder: Any, network: Any, config: Any, job: Job) -> None:
         config.set_calibration_profile(profile)
 
 
-def _set_flags(module: Any, config: Any, job: Job) -> Sequence[Any]:
+def _set_flags(module: Any, config: Any, job: Job, emit: Emit) -> Sequence[Any]:
     """Allow the lower precisions; with INT8 the layers that are not quantised run in FP16."""
     if job.precision == "fp32":
         return ()
@@ -145,7 +146,8 @@ def _set_flags(module: Any, config: Any, job: Job) -> Sequence[Any]:
     config.set_flag(module.BuilderFlag.INT8)
     if job.calibration is None:
         return ()
-    calibrator = make_calibrator(module, job.calibration)
+    feed = feed_for(job.calibration, job.profile.opt, emit)
+    calibrator = make_calibrator(module, job.calibration.algorithm, feed)
     config.int8_calibrator = calibrator
     return (calibrator,)
 
@@ -169,7 +171,7 @@ def _use_timings(config: Any, path: Optional[Path]) -> Sequence[Any]:
 
 def _keep_timings(config: Any, job: Job) -> None:
     if job.timing_cache is not None:
-        store_timing(job.timing_cache, bytes(config.get_timing_cache().serialize()))
+        keep_file(job.timing_cache, bytes(config.get_timing_cache().serialize()))
 
 
 def _pin_layers(module: Any, network: Any, job: Job) -> None:

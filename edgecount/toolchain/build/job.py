@@ -6,11 +6,26 @@ from typing import Any, Dict, Optional, Tuple
 from typing_extensions import Literal, Protocol
 
 from edgecount.config import Strict
+from edgecount.infer.recipe import Recipe
 from edgecount.infer.tensorrt.manifest import Precision
 from edgecount.infer.tensorrt.profile import Profile
 
 Algorithm = Literal["entropy", "minmax"]
 ErrorKind = Literal["model", "engine", "memory"]
+
+
+class Pictures(Strict):
+    """Pictures that TensorRT itself calibrates on.
+
+    Attributes:
+        folder: A calibration set, or any folder of pictures.
+        recipe: How they are prepared: the same as in the pipeline.
+        store: Where TensorRT's scales are kept, and read the next time.
+    """
+
+    folder: Path
+    recipe: Recipe
+    store: Path
 
 
 class Calibration(Strict):
@@ -19,10 +34,12 @@ class Calibration(Strict):
     Attributes:
         algorithm: Which of TensorRT's calibrators.
         cache: The scales in TensorRT's own form, so that it need not run the network.
+        pictures: What it runs the network on, where there are no scales.
     """
 
     algorithm: Algorithm
-    cache: str
+    cache: Optional[str] = None
+    pictures: Optional[Pictures] = None
 
 
 class Job(Strict):

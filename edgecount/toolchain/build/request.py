@@ -1,5 +1,6 @@
 """From what is asked for to one well-defined build."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
@@ -17,11 +18,13 @@ from edgecount.infer.tensorrt.choice import (
     quantised_file,
 )
 from edgecount.infer.tensorrt.device import DeviceFacts
-from edgecount.infer.tensorrt.manifest import BuildKey, Precision, key_for
+from edgecount.infer.tensorrt.manifest import BuildKey, Precision, file_hash, key_for
 from edgecount.infer.tensorrt.profile import Profile, Shape
 from edgecount.infer.tensorrt.versions import TensorRt, refusal
 from edgecount.toolchain.build import onnx_file
+from edgecount.toolchain.build.job import Algorithm
 from edgecount.toolchain.build.onnx_file import OnnxFile
+from edgecount.toolchain.quantize.calibration_set.images import CalibrationImages
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,9 @@ class BuildRequest:
         workspace: Most scratch memory, bytes.
         dla: Whether layers run on the DLA where they can.
         profile: Name of a device profile of the recipe; what is asked for besides goes first.
-        calibration: A calibration table for an implicit INT8 build (TensorRT ≤ 10) of the
-            FP32 file.
+        calibration: For an implicit INT8 build (TensorRT ≤ 10) of the FP32 file: a calibration
+            table, or a folder of pictures.
+        calibrator: TensorRT's calibrator for pictures; a table has its own.
     """
 
     model: str
@@ -47,6 +51,7 @@ class BuildRequest:
     dla: bool = False
     profile: Optional[str] = None
     calibration: Optional[Path] = None
+    calibrator: Algorithm = "entropy"
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ def plan(request: BuildRequest, trt: TensorRt, device: DeviceFacts) -> Plan:
         profile=profile,
         workspace=request.workspace,
         dla=request.dla,
-        calibration=request.calibration,
+        calibration_sha256=_calibration_hash(request),
     )
     strong = trt.features.strongly_typed and request.calibration is None
     return Plan(file, recipe, precision, strong, profile, request, key, _notes(file, device, note))
@@ -160,6 +165,16 @@ def _check(file: OnnxFile, precision: Precision, request: BuildRequest) -> None:
         )
     if request.dla and precision == "fp32":
         raise ConfigError("the DLA computes in FP16 and INT8: build with --precision fp16 or int8")
+
+
+def _calibration_hash(request: BuildRequest) -> str:
+    """Of all that TensorRT's own calibration depends on; empty where there is none."""
+    if request.calibration is None:
+        return ""
+    if request.calibration.is_dir():
+        pictures = CalibrationImages(request.calibration).sha256
+        return hashlib.sha256(f"{pictures} {request.calibrator}".encode()).hexdigest()
+    return file_hash(request.calibration)
 
 
 def _own_recipe(file: OnnxFile, path: Path) -> Recipe:

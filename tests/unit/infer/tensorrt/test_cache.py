@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecount.errors import ConfigError, EngineError
-from edgecount.infer.tensorrt.cache import EngineCache, cache_folder, duration, store_timing
+from edgecount.infer.tensorrt.cache import EngineCache, cache_folder, duration, keep_file
 from edgecount.infer.tensorrt.manifest import BuildKey, Layer, Manifest
 from edgecount.infer.tensorrt.profile import Profile
 
@@ -249,7 +249,7 @@ def test_timings_are_kept_for_each_device(cache) -> None:
     path = cache.timing_cache(KEY)
     assert path.name == "tensorrt-8.5.2.2-sm7.2-Xavier.cache"
     assert cache.timing_cache(OTHER_BOARD) != path
-    store_timing(path, b"timings")
+    keep_file(path, b"timings")
     assert path.read_bytes() == b"timings"
 
 

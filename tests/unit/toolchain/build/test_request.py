@@ -156,3 +156,20 @@ def test_an_unknown_device_profile_names_the_nearest(plain) -> None:
         plan(BuildRequest("head-n", profile="orin"), OLD, ORIN)
     with pytest.raises(ConfigError, match="its recipe has no profiles"):
         plan(BuildRequest(str(plain), profile="orin-nx"), OLD, ORIN)
+
+
+def test_a_folder_of_pictures_and_the_calibrator_are_in_the_key(both, tmp_path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"not looked into before the build")
+
+    def digest(calibrator) -> str:
+        request = BuildRequest(
+            str(both), precision="int8", calibration=folder, calibrator=calibrator
+        )
+        return plan(request, OLD, NOTHING).key.calibration_sha256
+
+    assert digest("entropy") != digest("minmax")
+    before = digest("entropy")
+    (folder / "b.png").write_bytes(b"another")
+    assert digest("entropy") != before
