@@ -117,6 +117,7 @@ class CudaBackend:
         self._cameras = {camera.name: i for i, camera in enumerate(spec.cameras)}
         self._clocks = _Clocks()
         self._lock = threading.Lock()
+        self._nothing = Detections.empty()
         self._tracker: Optional[GpuTracker] = None
         self._trackers: Dict[str, Tracker] = {}
         self._lost = False
@@ -279,7 +280,7 @@ class CudaBackend:
         if tracks is None:
             assert detections is not None, "one of both is always there"
             tracks = self._track(picture, detections)
-        return Tracked(picture.info, tracks, detections or Detections.empty())
+        return Tracked(picture.info, tracks, self._nothing if detections is None else detections)
 
     def _track(self, picture: Picture, detections: Detections) -> Tracks:
         with self._lock:
