@@ -1,0 +1,156 @@
+"""A whole report on the committed pictures; its parts on hand-worked cases."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pycocotools")
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+onnx = pytest.importorskip("onnx")
+
+from edgecount.errors import ConfigError, DatasetError, EngineError  # noqa: E402
+from edgecount.infer import recipe as recipes  # noqa: E402
+from edgecount.records import Detections, Tracked, Tracks  # noqa: E402
+from edgecount.toolchain.evaluate.average_precision import Found, Truth  # noqa: E402
+from edgecount.toolchain.evaluate.detect import Observed  # noqa: E402
+from edgecount.toolchain.report import report as reports  # noqa: E402
+from edgecount.toolchain.report.detectors import (  # noqa: E402
+    BackendDetector,
+    Place,
+    open_detector,
+)
+from edgecount.toolchain.report.disagreement import unmatched  # noqa: E402
+from edgecount.toolchain.report.measure import precision_recall  # noqa: E402
+from edgecount.toolchain.report.plots import Damage, sensitivity  # noqa: E402
+from edgecount.toolchain.report.sensitivity import signal_to_noise  # noqa: E402
+
+PICTURES = Path(__file__).parent.parent / "evaluate" / "pictures"
+ORDER = ["fp32", "fp16", "int8-basic", "int8-tuned"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A report on the default model, without the slow measurement of single layers."""
+    folder = tmp_path_factory.mktemp("report")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(reports, "damages", lambda *_: [Damage("neck.a", 20.0), Damage("head.b", 9.0)])
+    request = reports.Request(
+        model="head-n", data=PICTURES, out=folder, turns=1, place=Place(size=(320, 320))
+    )
+    said = []
+    report = reports.build(request, said.append)
+    patch.undo()
+    return report, said
+
+
+def test_rows_come_in_the_order_of_the_reference_table(made):
+    report, _ = made
+    assert [row["key"] for row in report.rows][: len(ORDER)] == ORDER
+    plain = report.rows[0]
+    assert plain["file"] == "head-n.onnx"
+    assert plain["ap50"] > 0.7
+    assert abs(report.rows[1]["ap50"] - plain["ap50"]) < 0.02
+    assert all(r["p50_ms"] > 0 and r["p99_ms"] >= r["p50_ms"] for r in report.rows)
+    assert all(r["memory_mb"] > 0 and r["count"] is None for r in report.rows)
+
+
+def test_the_json_says_the_same_and_how_it_was_made(made):
+    report, _ = made
+    data = json.loads(report.json.read_text())
+    assert data["format"] == 1
+    assert data["variants"] == report.rows
+    assert data["size"] == "320×320"
+    assert data["budget"] == {"ap50_points": 0.5, "count_error": 0}
+    assert [d["layer"] for d in data["sensitivity"]] == ["neck.a", "head.b"]
+
+
+def test_the_page_needs_nothing_from_outside(made):
+    report, _ = made
+    page = report.page.read_text()
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
+    assert "url(http" not in page
+    assert page.count("<svg") == 4  # Pareto, precision and recall, layers, histograms
+    assert "#010203" not in page  # ink is the page's own
+    assert page.count("data:image/jpeg;base64,") % len(report.rows) == 0
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path):
+    (tmp_path / "none").mkdir()
+    request = reports.Request("head-n", PICTURES, tmp_path, calibration=tmp_path / "none")
+    with pytest.raises(DatasetError, match="no pictures"):
+        reports.build(request, lambda _: None)
+
+
+def test_an_unknown_backend_is_named():
+    path, recipe = recipes.find("head-n", None)
+    with pytest.raises(ConfigError, match="cpu, cuda, tensorrt"):
+        open_detector(Place("tpu"), path, recipe, 0.1)
+
+
+def _boxes(*rows):
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+def _found(boxes, scores):
+    return Found(boxes, np.array(scores, np.float32), np.zeros(len(boxes), np.int64))
+
+
+def test_precision_and_recall_of_a_hand_worked_case():
+    truth = Truth(_boxes((0, 0, 9, 9), (20, 0, 29, 9)), np.zeros(2, np.int64), np.zeros(2, bool))
+    # By score: true, false, true.
+    found = _found(_boxes((0, 0, 9, 9), (50, 0, 59, 9), (20, 0, 29, 9)), [0.9, 0.8, 0.7])
+    recipe = recipes.find("head-n", None)[1]
+    seen = Observed(recipe, 64, 64, [Path("a")], [truth], [found], [1.0], 0.0)
+    recall, precision = precision_recall(seen)
+    assert recall.tolist() == [0.5, 0.5, 1.0]
+    assert precision.tolist() == pytest.approx([1.0, 0.5, 2 / 3])
+
+
+def test_only_sure_detections_without_partner_are_apart():
+    a = _found(_boxes((0, 0, 9, 9), (20, 0, 29, 9), (40, 0, 49, 9)), [0.9, 0.8, 0.2])
+    b = _found(_boxes((1, 0, 10, 9)), [0.6])
+    assert unmatched(a, b, 0.4).tolist() == [False, True]
+    assert unmatched(b, a, 0.4).tolist() == [False]
+    assert unmatched(a, _found(_boxes(), []), 0.4).tolist() == [True, True]
+
+
+def test_signal_to_noise_in_decibels():
+    wanted = [np.full((2, 5), 10.0, np.float32)]
+    assert signal_to_noise(wanted, [np.full((2, 5), 11.0, np.float32)]) == pytest.approx(20.0)
+    assert signal_to_noise(wanted, wanted) == 120.0
+
+
+def test_the_worst_layers_are_drawn():
+    drawn = sensitivity([Damage(f"neck.layer{i}.Conv", 30.0 - i) for i in range(30)], count=5)
+    assert "neck.layer29" in drawn
+    assert "neck.layer10" not in drawn
+
+
+class _Backend:
+    """Gives back a detection as wide as the frame, once it is asked."""
+
+    def __init__(self, silent=False):
+        self.batches, self.silent = [], silent
+
+    def submit(self, batch):
+        self.batches.append(batch)
+
+    def collect(self, timeout):
+        if self.silent:
+            return None
+        (frame,) = self.batches.pop()
+        box = _boxes((0, 0, frame.info.width, frame.info.height))
+        found = Detections(box, np.ones(1, np.float32), np.zeros(1, np.int32))
+        return [Tracked(frame.info, Tracks.empty(), found)]
+
+
+def test_a_whole_backend_serves_as_a_detector():
+    images = [np.zeros((4, w, 3), np.uint8) for w in (6, 8)]
+    found = BackendDetector(_Backend()).detect(images)
+    assert [f.boxes[0].tolist() for f in found] == [[0, 0, 6, 4], [0, 0, 8, 4]]
+    with pytest.raises(EngineError, match="nothing back"):
+        BackendDetector(_Backend(silent=True)).detect(images)
