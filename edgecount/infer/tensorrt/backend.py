@@ -68,13 +68,16 @@ def create(spec: BackendSpec, around: Surroundings = Surroundings()) -> Backend:
         raise EngineError(refused)
     if spec.path.suffix in plan_file.SUFFIXES:
         return _open(spec, around, trt, spec.path)
-    return _kept(spec, around, trt, key_of(spec, trt, facts))
+    return _kept(spec, around, trt, facts)
 
 
-def key_of(spec: BackendSpec, trt: TensorRt, facts: DeviceFacts) -> BuildKey:
+def key_of(
+    spec: BackendSpec, trt: TensorRt, facts: DeviceFacts, cache: Optional[EngineCache] = None
+) -> BuildKey:
     """The key of the engine that the service wants.
 
-    Batches of as many pictures as there are cameras, where the file leaves that open.
+    Batches of as many pictures as there are cameras, where the file leaves that open. With
+    precision ``auto``, INT8 unless the cache knows that FP16 was measured to be faster.
 
     Raises:
         EngineError: The ONNX file cannot be read.
@@ -94,17 +97,22 @@ def key_of(spec: BackendSpec, trt: TensorRt, facts: DeviceFacts) -> BuildKey:
         facts,
         asked=spec.settings.precision,
         profile=shapes,
+        cache=cache,
     )
 
 
-def _kept(spec: BackendSpec, around: Surroundings, trt: TensorRt, key: BuildKey) -> Backend:
+def _kept(spec: BackendSpec, around: Surroundings, trt: TensorRt, facts: DeviceFacts) -> Backend:
     cache = around.cache()
 
+    def wanted() -> BuildKey:
+        return key_of(spec, trt, facts, cache)  # a build may find that another is faster
+
     def lookup() -> Lookup:
-        return cache.lookup(key)
+        return cache.lookup(wanted())
 
     def build() -> Build:
-        return around.build(build_command(str(spec.path), key))
+        command = build_command(str(spec.path), wanted(), spec.settings.precision)
+        return around.build(command)
 
     def open_entry(entry: Entry) -> Backend:
         precision = entry.manifest.key.precision

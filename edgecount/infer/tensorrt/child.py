@@ -11,6 +11,7 @@ from typing import Callable, List, Optional, Sequence
 import structlog
 
 from edgecount.errors import EngineError
+from edgecount.infer.tensorrt.choice import Asked
 from edgecount.infer.tensorrt.keeper import Outcome
 from edgecount.infer.tensorrt.manifest import BuildKey
 from edgecount.infer.tensorrt.profile import show
@@ -105,16 +106,19 @@ class ChildBuild:
         return last or f"the process ended with {code}"
 
 
-def build_command(model: str, key: BuildKey) -> List[str]:
+def build_command(model: str, key: BuildKey, asked: Asked) -> List[str]:
     """The command that builds the engine of ``key`` into the cache.
 
     Args:
         model: Name, folder or file of the model.
         key: Of the engine.
+        asked: The precision in the configuration; for ``auto`` FP16 is built as well where
+            INT8 is possible, and what is faster counts.
     """
     profile = key.profile
+    precision = "auto" if asked == "auto" else key.precision
     command = [sys.executable, "-m", "edgecount", "build", model]
-    command += ["--precision", key.precision, "--runtime", key.runtime]
+    command += ["--precision", precision, "--runtime", key.runtime]
     command += ["--workspace", f"{key.workspace // 2**20}MiB"]
     command += ["--min", show(profile.min), "--opt", show(profile.opt), "--max", show(profile.max)]
     return [*command, "--json", *(["--dla"] if key.dla else [])]

@@ -43,7 +43,7 @@ def wanted(model: dict, cameras: int, trt: TensorRt) -> Tuple[BackendSpec, Build
 
 
 def build(spec: BackendSpec, key: BuildKey) -> Outcome:
-    child = ChildBuild(build_command(str(spec.path), key))
+    child = ChildBuild(build_command(str(spec.path), key, spec.settings.precision))
     deadline = time.monotonic() + 100.0
     while time.monotonic() < deadline:
         outcome = child.poll()

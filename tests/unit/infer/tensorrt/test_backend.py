@@ -21,9 +21,10 @@ from edgecount.infer.cuda.backend import CudaBackend, CudaOptions
 from edgecount.infer.switching import SwitchingBackend
 from edgecount.infer.tensorrt.backend import Surroundings, create, key_of
 from edgecount.infer.tensorrt.cache import EngineCache
+from edgecount.infer.tensorrt.choice import wanted_key
 from edgecount.infer.tensorrt.device import DeviceFacts
 from edgecount.infer.tensorrt.keeper import Outcome
-from edgecount.infer.tensorrt.manifest import Manifest
+from edgecount.infer.tensorrt.manifest import BuildKey, Manifest
 from edgecount.records import Frame, FrameInfo, Tracked
 from edgecount.runtime import backends
 from edgecount.runtime.plan import Plan, prepare
@@ -68,12 +69,12 @@ class Workshop:
     def create(self, **changes: Any) -> Backend:
         return create(replace(self.spec, **changes), self.around)
 
-    def publish(self, fail: Optional[str] = None) -> None:
+    def publish(self, fail: Optional[str] = None, key: Optional[BuildKey] = None) -> None:
         """What a build leaves behind."""
         extra = {"fail": fail} if fail else {}
         data = fake_tensorrt.plan(onnx.load(str(self.plan.model.path)), self.flavour, **extra)
         manifest = Manifest(
-            key=key_of(self.spec, self.trt, L4),
+            key=key or key_of(self.spec, self.trt, L4),
             engine_sha256=hashlib.sha256(data).hexdigest(),
             engine_bytes=len(data),
             built_at="2026-11-24T10:00:00+00:00",
@@ -217,6 +218,36 @@ def test_an_engine_that_cannot_run_is_never_switched_to(workshop):
     run(backend, frames(2))
     assert backend.name == "onnxruntime-cpu"
     backend.close()
+
+
+def test_of_int8_and_fp16_the_one_that_was_measured_to_be_faster_counts(workshop, plan):
+    shop = workshop()
+    int8 = plan.model.path.with_name("spots.int8.onnx")
+    int8.write_bytes(plan.model.path.read_bytes())
+    try:
+        first = key_of(shop.spec, shop.trt, L4, shop.cache)
+        assert first.precision == "int8"
+        backend = shop.create()
+        command = shop.commands[0]
+        assert command[command.index("--precision") + 1] == "auto"
+        other = wanted_key(
+            shop.spec.path,
+            shop.spec.recipe,
+            shop.trt.version,
+            L4,
+            asked="fp16",
+            profile=first.profile,
+        )
+        shop.publish(key=first)
+        shop.publish(key=other)
+        shop.cache.store_verdict({first: 2.0, other: 1.5})
+        shop.finished.set()
+        wait(lambda: backend._offered is not None)
+        run(backend, frames(2))
+        assert (backend.name, backend.precision) == ("tensorrt 10.3", "fp16")
+        backend.close()
+    finally:
+        int8.unlink()
 
 
 def test_closing_ends_the_build(workshop):

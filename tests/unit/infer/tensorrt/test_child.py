@@ -84,7 +84,8 @@ def test_what_cannot_be_started_is_told():
         ChildBuild(["/does/not/exist"])
 
 
-def test_the_command_asks_for_just_the_engine_of_the_key():
+@pytest.mark.parametrize("asked", ["auto", "int8"])
+def test_the_command_asks_for_just_the_engine_of_the_key(asked):
     from edgecount.cli.build import command as build
 
     key = BuildKey(
@@ -103,11 +104,11 @@ def test_the_command_asks_for_just_the_engine_of_the_key():
         workspace=1 << 30,
         dla=True,
     )
-    command = build_command("head-n", key)
+    command = build_command("head-n", key, asked)
     assert command[:4] == [sys.executable, "-m", "edgecount", "build"]
     parsed = build.make_context("build", command[4:]).params
     assert parsed["model"] == "head-n"
-    assert (parsed["precision"], parsed["runtime"], parsed["dla"]) == ("int8", "tensorrt", True)
+    assert (parsed["precision"], parsed["runtime"], parsed["dla"]) == (asked, "tensorrt", True)
     assert (parsed["least"], parsed["usual"], parsed["most"]) == (
         "1x3x416x416",
         "2x3x416x416",
