@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "--write",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="RECIPE",
-    help="Recipe file whose temperature is replaced.",
+    help="Recipe file whose temperature and score thresholds are replaced.",
 )
 @json_option()
 def command(
@@ -43,8 +43,8 @@ def command(
 ) -> None:
     """Fit the temperature that makes a detector's scores probabilities.
 
-    Thresholds of the recipe are thresholds of calibrated scores: look at them again after a
-    change of the temperature.
+    Thresholds of a recipe are thresholds of calibrated scores. Those that let the same
+    detections pass as before are printed, and written with the temperature.
     """
     from edgecount.toolchain.quantize import temperature
 
@@ -54,7 +54,7 @@ def command(
     else:
         _show(report)
     if write is not None:
-        temperature.write_into(write, report.temperature)
+        temperature.write_into(write, {"temperature": report.temperature, **report.thresholds})
         click.echo(f"wrote temperature {report.temperature:.3f} into {write}", err=True)
 
 
@@ -66,3 +66,5 @@ def _show(report: "TemperatureReport") -> None:
     )
     for name, row in (("raw scores", report.before), ("calibrated (held out)", report.after)):
         click.echo(f"{name:>22}: ECE {row.ece:.4f}  NLL {row.nll:.4f}")
+    for name, value in report.thresholds.items():
+        click.echo(f"{name:>22}: {value:.4g} lets the same detections pass")

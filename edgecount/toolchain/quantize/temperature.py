@@ -9,12 +9,13 @@ for its quantised variants.
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecount.errors import DatasetError, ModelError
+from edgecount.infer.recipe import Recipe
 from edgecount.records import BoolArray
 from edgecount.toolchain.evaluate.detect import LOWEST, Observed, observe
 from edgecount.toolchain.evaluate.matching import labelled_scores
@@ -22,6 +23,7 @@ from edgecount.toolchain.evaluate.matching import labelled_scores
 OVERLAP = 0.5  # a detection with this much of a labelled box is true
 BINS = 15
 FEWEST = 100  # detections below which a fit says little
+_THRESHOLDS = ("score_threshold", "low_threshold")
 _EDGE = 1e-6
 _STEPS = 60
 _TOLERANCE = 1e-9
@@ -56,6 +58,8 @@ class TemperatureReport:
         after: Calibration with a temperature fitted on the other half of the pictures each,
             so that none is judged by what it was fitted on.
         recipe_temperature: What the recipe says now.
+        thresholds: The recipe's score thresholds at the fitted temperature: the same detections
+            pass them as do now.
     """
 
     model: str
@@ -65,6 +69,7 @@ class TemperatureReport:
     before: Calibration
     after: Calibration
     recipe_temperature: float
+    thresholds: Dict[str, float]
 
     def as_dict(self) -> Dict[str, Any]:
         """For JSON."""
@@ -173,33 +178,46 @@ def judge(seen: Observed) -> TemperatureReport:
             f"{len(logits)} detections above score {LOWEST} are too few to fit a temperature "
             f"(at least {FEWEST}): give more labelled pictures"
         )
+    temperature = fit(logits, true)
     swapped = [fit(*halves[1]), fit(*halves[0])]
     held_out = np.concatenate([half[0] / t for half, t in zip(halves, swapped)])
     return TemperatureReport(
         model=seen.recipe.name,
-        temperature=fit(logits, true),
+        temperature=temperature,
         detections=len(logits),
         true=int(true.sum()),
         before=calibration(logits, true),
         after=calibration(held_out, true),
         recipe_temperature=seen.recipe.temperature,
+        thresholds=moved_thresholds(seen.recipe, temperature),
     )
 
 
-def write_into(recipe: Path, temperature: float) -> None:
-    """Change ``temperature`` in a recipe file, and nothing else in it.
+def moved_thresholds(recipe: Recipe, temperature: float) -> Dict[str, float]:
+    """The recipe's score thresholds for another temperature: the same raw scores pass."""
+    share = recipe.temperature / temperature
+    return {name: float(_sigmoid(logits_of(getattr(recipe, name)) * share)) for name in _THRESHOLDS}
+
+
+def write_into(recipe: Path, values: Mapping[str, float]) -> None:
+    """Change numbers in a recipe file, and nothing else in it.
+
+    Args:
+        recipe: YAML file.
+        values: Key at the top level → new value; a key that is not there is added.
 
     Raises:
         ModelError: The file cannot be read or written.
     """
-    line = f"temperature: {temperature:.3f}"
     try:
         text = recipe.read_text(encoding="utf-8")
-        changed, count = re.subn(r"(?m)^temperature:[^#\n]*?(?=\s*(#|$))", line, text)
-        if not count:
-            changed = text.rstrip("\n") + f"\n{line}\n"
+        for key, value in values.items():
+            line = f"{key}: {value:.4g}"
+            text, count = re.subn(rf"(?m)^{key}:[^#\n]*?(?=\s*(#|$))", line, text)
+            if not count:
+                text = text.rstrip("\n") + f"\n{line}\n"
         part = recipe.with_name(recipe.name + ".part")
-        part.write_text(changed, encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
         part.replace(recipe)
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"cannot write the temperature into {recipe}: {error}") from error

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from edgecount.cli.temperature import command
 from edgecount.errors import DatasetError
 from edgecount.infer import recipe as recipes
+from edgecount.infer.detector import untempered
 from edgecount.toolchain.quantize import temperature
 from edgecount.toolchain.quantize.temperature import calibration, expected_error, fit, logits_of
 from edgecount.toolchain.yolo_files import find_pairs
@@ -83,22 +84,33 @@ def test_the_recipe_keeps_everything_else(tmp_path):
     path = tmp_path / "recipe.yaml"
     shipped = recipes.shipped()["head-n"] / "recipe.yaml"
     path.write_text(shipped.read_text())
-    temperature.write_into(path, 0.5284)
+    temperature.write_into(path, {"temperature": 0.73111, "low_threshold": 0.05})
     before, after = recipes.load(shipped), recipes.load(path)
-    assert after == before.model_copy(update={"temperature": 0.528})
-    kept = [line for line in path.read_text().splitlines() if "temperature" not in line]
-    assert kept == [x for x in shipped.read_text().splitlines() if "temperature" not in x]
+    assert after == before.model_copy(update={"temperature": 0.7311, "low_threshold": 0.05})
+    pairs = zip(path.read_text().splitlines(), shipped.read_text().splitlines())
+    changed = [new for new, old in pairs if new != old]
+    assert changed == ["low_threshold: 0.05", "temperature: 0.7311"]
 
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("temperature: 1.0  # none\nname: a\n", "temperature: 0.500  # none\nname: a\n"),
-        ("name: a\n", "name: a\ntemperature: 0.500\n"),
+        ("temperature: 1.0  # none\nname: a\n", "temperature: 0.5  # none\nname: a\n"),
+        ("name: a\n", "name: a\ntemperature: 0.5\n"),
     ],
 )
 def test_writes_one_line(tmp_path, text, wanted):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
-    temperature.write_into(path, 0.5)
+    temperature.write_into(path, {"temperature": 0.5})
     assert path.read_text() == wanted
+
+
+@pytest.mark.parametrize("wanted", [0.5, 1.0, 3.0])
+def test_moved_thresholds_are_the_same_raw_scores(wanted):
+    recipe = recipes.load(recipes.shipped()["head-n"] / "recipe.yaml")
+    moved = temperature.moved_thresholds(recipe, wanted)
+    for name, value in moved.items():
+        assert untempered(value, wanted) == pytest.approx(
+            untempered(getattr(recipe, name), recipe.temperature), rel=1e-6
+        )
