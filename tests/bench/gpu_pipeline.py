@@ -111,7 +111,15 @@ def overlap(args: argparse.Namespace, precision: str, images: List[Any]) -> Dict
         name = f"batch{batch}-{precision}"
         title = f"head-n 416 {precision}, batch {batch}, {backend.device.properties.name}"
         timeline.save(batches[-64:], args.out, name, title, shown=7)
+        spinning = open_backend(batch, precision, spin=True)
+        templates = bench_cuda.pinned_pictures(spinning.device, images, "nv12")
+        stream = bench_cuda.feed(templates, batch, batch)()
+        bench_cuda.latencies(spinning, stream, 50)
+        took, network = bench_cuda.latencies(spinning, stream, 500)
+        spun = 1e3 * (np.asarray(took) - statistics.median(network))
+        spinning.close()
         found[f"batch {batch}"] = {
+            "added_ms_spinning": [float(np.percentile(spun, p)) for p in (50, 99)],
             **result.as_dict(),
             "graphs": sorted(backend.pipeline.graphs),
             "memory_bytes": backend.memory(),
@@ -266,6 +274,7 @@ def report(found: Dict[str, Any]) -> None:
                 f"{r['added_p99_ms']:.3f} ms (network {r['network_ms']:.3f}); "
                 f"host {r['host_us']:.1f} us; graphs {r['graphs']}"
             )
+            print("    spinning: added", r["added_ms_spinning"])
             print("   ", {k: round(v, 4) for k, v in r["stages_ms"].items()}, r["busy"])
         for name, r in parts.get("cameras", {}).items():
             print(

@@ -52,6 +52,7 @@ class CudaOptions:
         graphs: Parts that are recorded into CUDA graphs where that is possible.
         detections: Whether results carry the detections although the device tracks.
         device_tracker: Whether the tracker runs on the device where it can.
+        spin: Whether a core is kept busy to see results sooner.
     """
 
     device: int = 0
@@ -61,6 +62,7 @@ class CudaOptions:
     graphs: FrozenSet[str] = PARTS
     detections: bool = False
     device_tracker: bool = True
+    spin: bool = False
 
 
 def create(spec: BackendSpec) -> "CudaBackend":
@@ -216,6 +218,7 @@ class CudaBackend:
             lambda _number: DeviceSlot(parts),
             batches=batches,
             slots=options.slots,
+            spin=options.spin,
             graphs=_recordable(self.network, options.graphs, options.slots * len(self.sizes)),
         )
         _account(budget, free - device.free_bytes())

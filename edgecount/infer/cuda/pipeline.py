@@ -117,9 +117,10 @@ class Finished:
 class _Events:
     """A slot's events, in the order of :class:`Times`."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, *, spin: bool) -> None:
         self.stations: List[Event] = [
-            device.event(timing=True, blocking=name == "finished") for name in Times._fields
+            device.event(timing=True, blocking=name == "finished" and not spin)
+            for name in Times._fields
         ]
         (
             self.begun,
@@ -138,10 +139,10 @@ class _Events:
 class _Slot:
     """A place in the ring: its work, events and recorded graphs."""
 
-    def __init__(self, number: int, work: SlotWork, device: Device) -> None:
+    def __init__(self, number: int, work: SlotWork, device: Device, *, spin: bool) -> None:
         self.number = number
         self.work = work
-        self.events = _Events(device)
+        self.events = _Events(device, spin=spin)
         self._device = device
         self._graphs: Dict[Tuple[str, int], Graph] = {}
 
@@ -213,6 +214,7 @@ class Pipeline:
         batches: Sequence[int],
         slots: int = SLOTS,
         graphs: AbstractSet[str] = PARTS,
+        spin: bool = False,
     ) -> None:
         """Make the slots, run every batch size once, and record the graphs.
 
@@ -223,6 +225,7 @@ class Pipeline:
             batches: Batch sizes that will come.
             slots: Batches in flight at most, three or more to keep all streams busy.
             graphs: Parts to record into CUDA graphs where that is possible.
+            spin: Whether the wait for a result keeps a core busy, to end a little earlier.
 
         Raises:
             EngineError: Something does not run.
@@ -233,7 +236,7 @@ class Pipeline:
         self._streams = streams
         self._threads = threading.local()
         self._origin = device.event(timing=True)
-        self._slots = [_Slot(n, make_work(n), device) for n in range(slots)]
+        self._slots = [_Slot(n, make_work(n), device, spin=spin) for n in range(slots)]
         self._free: queue.SimpleQueue[Optional[_Slot]] = queue.SimpleQueue()
         self._in_flight: queue.SimpleQueue[_Flight] = queue.SimpleQueue()
         self._closed = False
