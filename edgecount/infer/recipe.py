@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Annotated, Literal
 
@@ -74,8 +74,39 @@ class DeviceProfile(Strict):
     )
 
 
+class PrecisionRecipe(BaseModel):
+    """Which layers are not INT8 in the quantised file. Keys that are not known are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    preset: Literal["int8", "int8+fp16-neck", "int8+fp32-head", "fallback-last-3"] = Field(
+        "int8", description="Rules to start from."
+    )
+    fp16: List[str] = Field(
+        default_factory=list, description="Patterns (fnmatch) of layers in FP16."
+    )
+    fp32: List[str] = Field(
+        default_factory=list, description="Patterns (fnmatch) of layers in FP32."
+    )
+    calibrator: Optional[str] = Field(None, description="Calibrator of the INT8 file.")
+    percentile: Optional[Annotated[float, Field(gt=0.0, le=100.0)]] = Field(
+        None, description="Per cent of values kept, where the calibrator is percentile."
+    )
+
+
+class BudgetRecipe(BaseModel):
+    """What a quantised file may lose against FP32. Keys that are not known are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    ap50_points: Annotated[float, Field(ge=0.0)] = Field(0.5, description="Points of AP50, of 100.")
+    count_error: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="Crossings by which the error of the totals may grow."
+    )
+
+
 class Recipe(Strict):
-    """A model's recipe. Unknown keys are errors; ``training`` … ``budget`` are free."""
+    """A model's recipe. Unknown keys are errors; ``training`` is free."""
 
     name: Name = Field(description="Name of the model.")
     file: str = Field(description="The ONNX file, relative to the recipe.")
@@ -102,8 +133,13 @@ class Recipe(Strict):
         None, description="Smallest head, in input pixels, that is seen reliably."
     )
     training: Dict[str, Any] = Field(default_factory=dict, description="How it was trained.")
-    precision: Dict[str, Any] = Field(default_factory=dict, description="Quantisation rules.")
-    budget: Dict[str, Any] = Field(default_factory=dict, description="Allowed losses.")
+    precision: PrecisionRecipe = Field(
+        default_factory=lambda: PrecisionRecipe.model_validate({}),
+        description="Quantisation rules.",
+    )
+    budget: BudgetRecipe = Field(
+        default_factory=lambda: BudgetRecipe.model_validate({}), description="Allowed losses."
+    )
     profiles: Dict[str, DeviceProfile] = Field(
         default_factory=dict, description="How it is run on each kind of board, by name."
     )

@@ -1,6 +1,6 @@
 """What quantisation must know of an ONNX graph: who reads what, and what shares a scale."""
 
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Container, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import onnx
@@ -172,7 +172,7 @@ def _stored(
     (given,) = node.attribute
     if given.name == "value":
         return given.t
-    kinds = {"value_float": np.float32, "value_floats": np.float32}
+    kinds: Dict[str, Any] = {"value_float": np.float32, "value_floats": np.float32}
     kinds.update({"value_int": np.int64, "value_ints": np.int64})
     if given.name not in kinds:
         return None
@@ -189,14 +189,17 @@ def _fold_norms(model: onnx.ModelProto) -> None:
     kept = []
     for node in model.graph.node:
         conv = made.get(node.input[0]) if node.op_type == "BatchNormalization" else None
-        alone = conv is not None and len(read[node.input[0]]) == 1
-        if conv is None or not alone or node.input[0] in outputs or conv.op_type != "Conv":
-            kept.append(node)
-        elif not all(name in constants for name in (*conv.input[1:], *node.input[1:])):
+        alone = len(read.get(node.input[0], ())) == 1 and node.input[0] not in outputs
+        if conv is None or not alone or not _can_merge(conv, node, constants):
             kept.append(node)
         else:
             _merge_norm(model.graph, conv, node, constants)
     _replace_nodes(model.graph, kept)
+
+
+def _can_merge(conv: onnx.NodeProto, norm: onnx.NodeProto, constants: Container[str]) -> bool:
+    fixed = all(name in constants for name in (*conv.input[1:], *norm.input[1:]))
+    return conv.op_type == "Conv" and fixed
 
 
 def _merge_norm(

@@ -99,9 +99,7 @@ class Judge:
         """Detections of one picture, in pixels of the network's input."""
         recipe = self._recipe
         size = recipe.input.width, recipe.input.height
-        replay = OnnxDetector(
-            _Replay(output), recipe, size=size, thresholds=_thresholds(recipe)
-        )
+        replay = OnnxDetector(_Replay(output), recipe, size=size, thresholds=_thresholds(recipe))
         # A picture of the input's own size is not scaled, so boxes stay where they are.
         (seen,) = replay.detect([np.zeros((size[1], size[0], 3), np.uint8)])
         return Found(seen.boxes, seen.scores, seen.classes.astype(np.int64))
@@ -116,13 +114,11 @@ class _Replay:
     def __init__(self, output: Float32Array) -> None:
         self._output = output[None]
 
-    def run(self, batch: Float32Array) -> Float32Array:
+    def run(self, _batch: Float32Array) -> Float32Array:
         return self._output
 
 
-def some_pairs(
-    data: Path, splits: Sequence[str], count: Optional[int]
-) -> List[Tuple[Path, Path]]:
+def some_pairs(data: Path, splits: Sequence[str], count: Optional[int]) -> List[Tuple[Path, Path]]:
     """At most ``count`` pictures of a data set, evenly spread; all where None.
 
     Raises:

@@ -36,9 +36,11 @@ class PrecisionRules:
     fp16: Tuple[str, ...] = ()
     last: int = 0
 
-    def keeping(self, names: Sequence[str]) -> "PrecisionRules":
-        """The same rules, and these layers in FP32."""
+    def keeping(self, names: Sequence[str], precision: str = "fp32") -> "PrecisionRules":
+        """The same rules, and these layers in FP32, or in FP16."""
         escaped = tuple(name.replace("[", "[[]") for name in names)
+        if precision == "fp16":
+            return replace(self, fp16=self.fp16 + escaped)
         return replace(self, fp32=self.fp32 + escaped)
 
 
