@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgecount.toolchain.quantize.sensitivity import Sensitivity
 
 _SHOWN = 30
+_EVERY = 10
 
 
 @click.command()
@@ -64,15 +65,12 @@ def command(
     calibrated = CalibrationTable.load(table)
     proto = onnx.load(str(path))
     judge = Judge(proto, recipe, some_pairs(data, splits, count))
-    with click.progressbar(
-        length=1, label="quantising layers", file=click.get_text_stream("stderr")
-    ) as bar:
 
-        def progress(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
+    def progress(done: int, total: int) -> None:
+        if done % _EVERY == 0 or done == total:
+            click.echo(f"{done} of {total} layers", err=True)
 
-        found = sensitivity.measure(proto, calibrated, judge, reverse=reverse, progress=progress)
+    found = sensitivity.measure(proto, calibrated, judge, reverse=reverse, progress=progress)
     if plot is not None:
         from edgecount.toolchain.quantize.sensitivity_plot import draw
 
