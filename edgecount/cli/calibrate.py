@@ -1,7 +1,7 @@
 """``edgecount calibrate``: measure where a model's activations may be clipped."""
 
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Optional
 
 import click
 
@@ -26,7 +26,7 @@ import click
     metavar="TABLE.json",
     help="Table to write; TensorRT's form of it is written beside it as .cache.",
 )
-@click.option("--method", default="entropy", show_default=True, help="Name of a calibrator.")
+@click.option("--method", help="Name of a calibrator; the recipe's, else entropy.")
 @click.option(
     "--percentile",
     type=click.FloatRange(0.0, 100.0, min_open=True),
@@ -46,7 +46,7 @@ def command(
     model: str,
     images: Path,
     out: Path,
-    method: str,
+    method: Optional[str],
     percentile: Optional[float],
     imgsz: Optional[int],
     batch: int,
@@ -55,7 +55,7 @@ def command(
 ) -> None:
     """Run pictures through a model and choose the clipping point of each activation."""
     from edgecount.toolchain.quantize.activations import GatherSettings
-    from edgecount.toolchain.quantize.calibrate import calibrate
+    from edgecount.toolchain.quantize.calibrate import calibrate, method_of
     from edgecount.toolchain.quantize.calibration_set import CalibrationImages
     from edgecount.toolchain.quantize.model_file import find
     from edgecount.toolchain.quantize.watched import float_tensors, load
@@ -65,7 +65,7 @@ def command(
         _warn(note)
     size = (imgsz, imgsz) if imgsz else None
     path, recipe = find(model, size)
-    options: Dict[str, Any] = {} if percentile is None else {"percentile": percentile}
+    method, options = method_of(recipe, method, percentile)
     with click.progressbar(length=len(pictures), label="calibrating") as bar:
         table, _ = calibrate(
             path,

@@ -95,6 +95,20 @@ def choose(
     return table, chosen
 
 
+def method_of(
+    recipe: Recipe, method: Optional[str] = None, percentile: Optional[float] = None
+) -> Tuple[str, Dict[str, Any]]:
+    """Calibrator and options: what was asked for, else what the recipe says, else the default.
+
+    The recipe's percentile goes with the recipe's calibrator: it is no option of another one.
+    """
+    wanted = recipe.precision
+    chosen = method or wanted.calibrator or DEFAULT_METHOD
+    if percentile is None and chosen == wanted.calibrator:
+        percentile = wanted.percentile
+    return chosen, {} if percentile is None else {"percentile": percentile}
+
+
 def create(method: str, options: Optional[Options] = None) -> Calibrator:
     """The calibrator called ``method``.
 

@@ -2,8 +2,9 @@ import pytest
 from support.channel_model import channel_model, plain_picture, recipe
 
 from edgecount.errors import ConfigError
+from edgecount.infer.recipe import PrecisionRecipe
 from edgecount.toolchain.quantize.activations import gather
-from edgecount.toolchain.quantize.calibrate import calibrate, choose
+from edgecount.toolchain.quantize.calibrate import calibrate, choose, method_of
 
 ALL = ["images", "mixed", "positive", "output"]
 PICTURES = [plain_picture(10, 20, 30), plain_picture(100, 50, 0)]
@@ -64,3 +65,14 @@ def test_a_mistake_is_told_before_pictures_are_read(model):
     ]:
         with pytest.raises(ConfigError, match=text):
             calibrate(model, pictures(), recipe(), method, options=options)
+
+
+def test_the_recipe_names_the_method_unless_one_is_asked_for():
+    plain = recipe()
+    wanted = PrecisionRecipe(calibrator="percentile", percentile=99.5)
+    tuned = plain.model_copy(update={"precision": wanted})
+    assert method_of(plain) == ("entropy", {})
+    assert method_of(tuned) == ("percentile", {"percentile": 99.5})
+    assert method_of(tuned, percentile=99.0) == ("percentile", {"percentile": 99.0})
+    assert method_of(tuned, "minmax") == ("minmax", {})
+    assert method_of(plain, "percentile") == ("percentile", {})
