@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     help="File to write; its calibration table goes beside it, as .table.json and .table.cache.",
 )
 @click.option("--budget", type=click.FloatRange(0.0), help="Points of AP50 that may be lost.")
+@click.option(
+    "--calibrator",
+    "calibrators",
+    multiple=True,
+    type=click.Choice(["entropy", "percentile 99.9", "percentile 99.99", "minmax"]),
+    help="Calibrators to try (repeatable); default: all.",
+)
 @click.option("--preset", default="int8", show_default=True, help="Precision rules to start from.")
 @click.option("--fp16", multiple=True, metavar="PATTERN", help="Layers in FP16 (repeatable).")
 @click.option("--fp32", multiple=True, metavar="PATTERN", help="Layers in FP32 (repeatable).")
@@ -72,6 +79,7 @@ def command(
     splits: Tuple[str, ...],
     out: Path,
     budget: Optional[float],
+    calibrators: Tuple[str, ...],
     preset: str,
     fp16: Tuple[str, ...],
     fp32: Tuple[str, ...],
@@ -96,7 +104,7 @@ def command(
     from edgecount.toolchain.quantize.calibration_set import CalibrationImages
     from edgecount.toolchain.quantize.judge import Judge, some_pairs
     from edgecount.toolchain.quantize.model_file import find
-    from edgecount.toolchain.quantize.tune import Plan, note_loss, save, tune
+    from edgecount.toolchain.quantize.tune import CANDIDATES, Plan, note_loss, save, tune
 
     path, recipe = find(model)
     pictures = CalibrationImages(images, limit)
@@ -111,7 +119,7 @@ def command(
         recipe,
         pictures,
         Judge(proto, recipe, some_pairs(data, splits, count)),
-        Plan(allowed, rules, spare),
+        Plan(allowed, rules, spare, calibrators or tuple(CANDIDATES)),
         say=lambda text: click.echo(text, err=True),
         ranking=Judge(proto, recipe, some_pairs(data, splits, rank_count)),
         images_sha256=pictures.sha256,

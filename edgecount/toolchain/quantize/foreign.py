@@ -123,6 +123,10 @@ class _Rewriting:
         del self._graph.node[:]
         self._graph.node.extend(kept)
         del self._graph.value_info[:]
+        read = {name for node in kept for name in node.input}
+        for index in reversed(range(len(self._graph.initializer))):
+            if self._graph.initializer[index].name not in read:
+                del self._graph.initializer[index]
 
     def _activation(self, node: onnx.NodeProto) -> None:
         scale, zero, kind = self._parameters(node)

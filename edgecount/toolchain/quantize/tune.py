@@ -26,7 +26,6 @@ CANDIDATES: Mapping[str, Tuple[str, Mapping[str, Any]]] = {
     "entropy": ("entropy", {}),
     "percentile 99.9": ("percentile", {"percentile": 99.9}),
     "percentile 99.99": ("percentile", {"percentile": 99.99}),
-    "percentile 99.999": ("percentile", {"percentile": 99.999}),
     "minmax": ("minmax", {}),
 }
 """Calibrators that are tried, with their options, by the name that results give them."""
