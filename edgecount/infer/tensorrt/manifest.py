@@ -232,7 +232,8 @@ def recipe_hash(recipe: Recipe) -> str:
     Thresholds, names and budgets are not in it; the input's size is the profile, and how
     pictures are prepared is in the scales of the quantised file.
     """
-    rules = recipe.model_dump(mode="json")["precision"]
+    # Without defaults, so that a rule that edgecount learns later rebuilds nothing.
+    rules = recipe.model_dump(mode="json", exclude_defaults=True).get("precision", {})
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
