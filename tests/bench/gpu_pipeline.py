@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The CUDA pipeline on a GPU: overlap, latency, many cameras, memory, video decoding.
 
-    gpu_pipeline.py --out DIR [--precision fp16 fp32] [--only overlap cameras memory nvdec]
+    gpu_pipeline.py --out DIR [--precision fp16 fp32] [--only layouts overlap cameras memory nvdec]
                     [--clip vtest.avi] [--h264 clip.mp4] [--quick]
 
-Needs a GPU and onnxruntime-gpu; for ``nvdec`` also PyNvVideoCodec and an H.264 clip. Writes
-gpu_pipeline.json, Chrome traces and pictures of them into DIR, and prints a table.
+Needs a GPU and onnxruntime-gpu; for ``nvdec`` also PyNvVideoCodec and an H.264 clip. The
+second precision is measured for layouts and overlap only. Writes gpu_pipeline.json, Chrome
+traces and pictures of them into DIR, and prints a table.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import statistics
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -36,10 +37,16 @@ from edgecount.toolchain.bench_cuda import cameras_spec
 
 FULL_HD = (1920, 1080)
 NV12_BYTES = FULL_HD[0] * FULL_HD[1] * 3 // 2
-PARTS = ("overlap", "cameras", "memory", "nvdec")
+LAYOUT: Dict[str, bool] = {}
+PARTS = ("layouts", "overlap", "cameras", "memory", "nvdec")
 
 
-def open_backend(cameras: int, precision: str, **options: Any) -> CudaBackend:
+def open_backend(
+    cameras: int, precision: str, *, batch: int = 8, nhwc: Optional[bool] = None, **options: Any
+) -> CudaBackend:
+    """A backend that runs batches of one size only."""
+    batch = min(batch, cameras)
+    channels_last = LAYOUT.get(precision, False) if nhwc is None else nhwc
     spec = cameras_spec(cameras, ModelSettings(name="head-n", precision=precision))
 
     def network(_device: Device, stream: Any, memory_bytes: int) -> OrtCudaNetwork:
@@ -49,9 +56,36 @@ def open_backend(cameras: int, precision: str, **options: Any) -> CudaBackend:
             size=spec.size,
             precision=precision,
             memory_bytes=memory_bytes,
+            channels_last=channels_last,
+            first_batch=batch,
         )
 
-    return backends.CudaBackend(spec, network, CudaOptions(**options))
+    chosen = CudaOptions(max_batch=batch, sizes=(batch,), **options)
+    return backends.CudaBackend(spec, network, chosen)
+
+
+def layouts(precision: str) -> Dict[str, Any]:
+    """Milliseconds of the network by its inner layout; the faster one is used from then on."""
+    found: Dict[str, Any] = {}
+    for name, nhwc in (("nchw", False), ("nhwc", True)):
+        for batch in (1, 8):
+            began = time.perf_counter()
+            try:
+                backend = open_backend(batch, precision, nhwc=nhwc)
+            except EdgecountError as error:
+                found[f"{name} failed"] = str(error)
+                break
+            backend.pipeline.time_network(batch, 50)
+            found[f"{name}, batch {batch}, ms"] = (
+                1e3 * backend.pipeline.time_network(batch, 200) / 200
+            )
+            found[f"{name}, batch {batch}, start s"] = time.perf_counter() - began
+            found[f"{name}, batch {batch}, graphs"] = sorted(backend.pipeline.graphs)
+            backend.close()
+    slow = float("inf")
+    LAYOUT[precision] = found.get("nhwc, batch 8, ms", slow) < found.get("nchw, batch 8, ms", slow)
+    found["nhwc is used"] = LAYOUT[precision]
+    return found
 
 
 def nv12_images(clip: str, count: int) -> List[Any]:
@@ -106,7 +140,7 @@ def overlap(args: argparse.Namespace, precision: str, images: List[Any]) -> Dict
         backend = open_backend(batch, precision)
         templates = bench_cuda.pinned_pictures(backend.device, images, "nv12")
         feed = bench_cuda.feed(templates, batch, batch)
-        seconds, turns = (0.5, 3) if args.quick else (2.0, 7)
+        seconds, turns = (0.5, 3) if args.quick else (1.0, 5)
         result, batches = bench_cuda.bench(backend, feed, batch, seconds=seconds, turns=turns)
         name = f"batch{batch}-{precision}"
         title = f"head-n 416 {precision}, batch {batch}, {backend.device.properties.name}"
@@ -135,11 +169,11 @@ def many_cameras(args: argparse.Namespace, precision: str, images: List[Any]) ->
         for batch in (8, 16, 32):
             if batch > cameras:
                 continue
-            backend = open_backend(cameras, precision, max_batch=batch)
+            backend = open_backend(cameras, precision, batch=batch)
             templates = bench_cuda.pinned_pictures(backend.device, images, "nv12")
             stream = bench_cuda.feed(templates, cameras, batch)()
             bench_cuda.run(backend, stream, 30)
-            count = (100 if args.quick else 2000) * 8 // batch
+            count = (100 if args.quick else 1000) * 8 // batch
             turns = [bench_cuda.run(backend, stream, count) for _ in range(3)]
             network = batch * 100 / backend.pipeline.time_network(batch, 100)
             fps = statistics.median(t.fps for t in turns)
@@ -190,7 +224,7 @@ def decoded(path: str, counts: List[int], number: int, until: float) -> None:
 def nvdec_rates(args: argparse.Namespace, precision: str) -> Dict[str, Any]:
     """Decoding alone with 1, 4 and 8 streams, then 8 streams through the pipeline."""
     found: Dict[str, Any] = {}
-    seconds = 2.0 if args.quick else 6.0
+    seconds = 2.0 if args.quick else 3.0
     for streams in (1, 4, 8, 16):
         counts = [0] * streams
         began = time.perf_counter()
@@ -282,7 +316,7 @@ def report(found: Dict[str, Any]) -> None:
                 f"network alone {r['network_fps']:,.0f}; host {r['host_us']:.1f} us; "
                 f"{ {k: round(v, 3) for k, v in r['stages_ms'].items()} }"
             )
-        for name in ("memory", "nvdec"):
+        for name in ("layouts", "memory", "nvdec"):
             if name in parts:
                 print(precision, name, json.dumps(parts[name]))
 
@@ -314,12 +348,15 @@ def main() -> None:
         parts: Dict[str, Any] = {}
         found["precisions"][precision] = parts
         for name, measure in (
+            ("layouts", layouts),
             ("overlap", lambda p: overlap(args, p, images)),
             ("cameras", lambda p: many_cameras(args, p, images)),
             ("memory", lambda p: memory(args, p, images)),
             ("nvdec", lambda p: nvdec_rates(args, p)),
         ):
             if name not in args.only or (name == "nvdec" and not args.h264):
+                continue
+            if precision != args.precision[0] and name not in ("layouts", "overlap"):
                 continue
             try:
                 parts[name] = measure(precision)

@@ -20,7 +20,7 @@ from edgecount.runtime.plan import prepare
 pytestmark = pytest.mark.gpu
 
 CLIP = os.environ.get("EDGECOUNT_VTEST", "")
-FRAMES = int(os.environ.get("EDGECOUNT_GPU_FRAMES", "200"))
+FRAMES = int(os.environ.get("EDGECOUNT_GPU_FRAMES", "120"))
 LINE = {"name": "line", "from": [0.5, 0.0], "to": [0.5, 1.0]}
 
 

@@ -53,6 +53,7 @@ class CudaOptions:
         detections: Whether results carry the detections although the device tracks.
         device_tracker: Whether the tracker runs on the device where it can.
         spin: Whether a core is kept busy to see results sooner.
+        sizes: Batch sizes that the network is run with, rising; powers of two where empty.
     """
 
     device: int = 0
@@ -63,6 +64,7 @@ class CudaOptions:
     detections: bool = False
     device_tracker: bool = True
     spin: bool = False
+    sizes: Tuple[int, ...] = ()
 
 
 def create(spec: BackendSpec) -> "CudaBackend":
@@ -208,7 +210,8 @@ class CudaBackend:
         with budget.labelled("network"):
             self._network = self.network = make_network(device, streams.infer, budget.left)
         most = min(options.max_batch, max(1, len(spec.cameras)))
-        self.sizes = _sizes(min(most, getattr(self.network, "max_batch", None) or most))
+        most = min(most, getattr(self.network, "max_batch", None) or most)
+        self.sizes = options.sizes or _sizes(most)
         self.max_batch = self.sizes[-1]
         parts = self._parts(options, load)
         batches = range(1, self.max_batch + 1)

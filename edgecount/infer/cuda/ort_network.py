@@ -41,6 +41,8 @@ class OrtCudaNetwork:
         precision: str,
         memory_bytes: int,
         device: int = 0,
+        channels_last: bool = False,
+        first_batch: int = 1,
     ) -> None:
         """Load ``path``.
 
@@ -51,6 +53,8 @@ class OrtCudaNetwork:
             precision: ``fp32`` or ``fp16``.
             memory_bytes: Most device memory that it may take.
             device: Number of the device.
+            channels_last: Whether convolutions run in NHWC inside.
+            first_batch: A batch size that will be used.
 
         Raises:
             EngineError: This ONNX Runtime has no CUDA provider, or it cannot be used.
@@ -61,16 +65,20 @@ class OrtCudaNetwork:
         self._path = path
         self._device = device
         self._bindings: Dict[Tuple[int, int, int], Any] = {}
-        content = _halved(path) if precision == "fp16" else str(path)
-        options = {
+        self._content = _halved(path) if precision == "fp16" else str(path)
+        self._settings = {
             "device_id": str(device),
             "user_compute_stream": str(stream.handle),
             "gpu_mem_limit": str(memory_bytes),
             "arena_extend_strategy": "kSameAsRequested",
             "use_tf32": "0",  # fp32 means fp32: counts must not differ from the CPU's
+            # Trying all algorithms takes half a minute for each batch size.
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "prefer_nhwc": str(int(channels_last)),
         }
-        self._session: Any = self._open(content, options)
-        given, made = self._session.get_inputs(), self._session.get_outputs()
+        self._sessions: Dict[int, Any] = {}
+        session = self._session(first_batch)
+        given, made = session.get_inputs(), session.get_outputs()
         self._input, self._output = given[0].name, made[0].name
         self.input_dtype: DTypeLike = _TYPES[given[0].type]
         self.output_dtype: DTypeLike = _TYPES[made[0].type]
@@ -78,8 +86,9 @@ class OrtCudaNetwork:
         self.max_batch: Optional[int] = fixed if isinstance(fixed, int) and fixed > 0 else None
         self._shape = (3, size[1], size[0])
         self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = _FATAL_ONLY
         self._options.add_run_config_entry("gpu_graph_id", "-1")
-        self._per_picture = self._probe()
+        self._per_picture = self._probe(first_batch)
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def output_shape(self, batch: int) -> Tuple[int, ...]:
@@ -100,30 +109,36 @@ class OrtCudaNetwork:
         if binding is None:
             binding = self._bindings[key] = self._bind(batch, input, output)
         try:
-            self._session.run_with_iobinding(binding, self._options)
+            self._session(batch).run_with_iobinding(binding, self._options)
         except Exception as error:  # its exceptions share no base class but Exception
             self._fail(error)
 
     def close(self) -> None:
-        """Free the session and its memory."""
+        """Free the sessions and their memory."""
         self._bindings.clear()
-        self._session = None
+        self._sessions.clear()
 
-    def _open(self, content: Any, options: Dict[str, str]) -> Any:
+    def _session(self, batch: int) -> Any:
+        """The session of a batch size; made when it is asked for first."""
+        if batch not in self._sessions:
+            self._sessions[batch] = self._open(self._settings)
+        return self._sessions[batch]
+
+    def _open(self, options: Dict[str, str]) -> Any:
         _check_provider()
         graph_ready = {**options, "enable_cuda_graph": "1"}
         try:
-            return self._session_with(content, graph_ready)
+            return self._session_with(graph_ready)
         except EngineError:
             # Some part of the network runs on the CPU: slower, and never in a graph.
-            return self._session_with(content, options)
+            return self._session_with(options)
 
-    def _session_with(self, content: Any, options: Dict[str, str]) -> Any:
+    def _session_with(self, options: Dict[str, str]) -> Any:
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = _FATAL_ONLY
         try:
             session = onnxruntime.InferenceSession(
-                content, settings, providers=[(_PROVIDER, options), "CPUExecutionProvider"]
+                self._content, settings, providers=[(_PROVIDER, options), "CPUExecutionProvider"]
             )
         except Exception as error:  # as above
             self._fail(error)
@@ -136,19 +151,19 @@ class OrtCudaNetwork:
         return session
 
     def _bind(self, batch: int, source: int, target: int) -> Any:
-        binding = self._session.io_binding()
+        binding = self._session(batch).io_binding()
         where = ("cuda", self._device)
         binding.bind_input(self._input, *where, self.input_dtype, [batch, *self._shape], source)
         shape = list(self.output_shape(batch))
         binding.bind_output(self._output, *where, self.output_dtype, shape, target)
         return binding
 
-    def _probe(self) -> Tuple[int, ...]:
+    def _probe(self, batch: int) -> Tuple[int, ...]:
         """Shape of the output for one picture, the batch left out."""
-        picture = np.zeros((1, *self._shape), self.input_dtype)
+        pictures = np.zeros((batch, *self._shape), self.input_dtype)
         try:
-            outputs: List[Any] = self._session.run(
-                [self._output], {self._input: picture}, self._options
+            outputs: List[Any] = self._session(batch).run(
+                [self._output], {self._input: pictures}, self._options
             )
         except Exception as error:  # as above
             self._fail(error)
@@ -163,6 +178,8 @@ class OrtCudaNetwork:
 
 
 def _check_provider() -> None:
+    # What convolutions try in vain goes to the default logger, a line each.
+    onnxruntime.set_default_logger_severity(_FATAL_ONLY)
     preload = getattr(onnxruntime, "preload_dlls", None)
     if _PROVIDER not in onnxruntime.get_available_providers():
         raise EngineError(

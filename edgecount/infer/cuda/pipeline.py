@@ -9,6 +9,7 @@ The parts of a batch that are the same every time (network; NMS, tracker and the
 are recorded into CUDA graphs at the start, for each slot and batch size.
 """
 
+import contextlib
 import queue
 import threading
 from dataclasses import dataclass
@@ -53,6 +54,10 @@ class SlotWork(Protocol):
 
     ``infer`` and ``post`` must enqueue the same for the same ``batch`` every time.
     """
+
+    def padded(self, batch: int) -> int:
+        """The batch size that ``infer`` runs for ``batch`` pictures."""
+        ...
 
     def upload(self, stream: Stream, job: Sequence[Picture]) -> None:
         """Bring the pictures and what belongs to them to the device."""
@@ -171,16 +176,21 @@ class _Slot:
     def record_graph(self, part: str, stream: Stream, batch: int) -> None:
         """Record a fixed part. Raises EngineError where it cannot be recorded."""
         work = self.work.infer if part == "infer" else self.work.post
-        self._graphs[part, batch] = self._device.graph(stream, lambda: work(stream, batch))
+        key = self._key(part, batch)
+        if key not in self._graphs:
+            self._graphs[key] = self._device.graph(stream, lambda: work(stream, batch))
 
     def forget_graphs(self, part: str) -> None:
         for key in [key for key in self._graphs if key[0] == part]:
             self._graphs.pop(key).close()
 
+    def _key(self, part: str, batch: int) -> Tuple[str, int]:
+        return part, self.work.padded(batch) if part == "infer" else batch
+
     def _do(
         self, part: str, work: Callable[[Stream, int], None], stream: Stream, batch: int
     ) -> None:
-        graph = self._graphs.get((part, batch))
+        graph = self._graphs.get(self._key(part, batch))
         if graph is None:
             work(stream, batch)
         else:
@@ -352,6 +362,9 @@ class Pipeline:
         except EngineError as error:
             _log.warning("cuda_graphs_unusable", part=part, reason=str(error))
             self._forget(part)
+            # A library may report the error of the capture once more, as its next call's.
+            with contextlib.suppress(EngineError):
+                self._rehearse(slot, batch)
 
     def _forget(self, part: str) -> None:
         self.graphs -= {part}

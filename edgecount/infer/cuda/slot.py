@@ -93,9 +93,13 @@ class DeviceSlot:
         """Letterbox and normalise."""
         self._parts.preprocess.launch(stream, batch, self._notes.sources, self._input.pointer)
 
+    def padded(self, batch: int) -> int:
+        """The next batch size that the network knows."""
+        return next(n for n in self._parts.sizes if n >= batch)
+
     def infer(self, stream: Stream, batch: int) -> None:
-        """Run the network, on the next batch size that it knows."""
-        size = next(n for n in self._parts.sizes if n >= batch)
+        """Run the network."""
+        size = self.padded(batch)
         self._parts.network.enqueue(stream, size, self._input.pointer, self._output.pointer, None)
 
     def post(self, stream: Stream, batch: int) -> None:

@@ -32,6 +32,9 @@ class FakeOrt:
         self.type = "tensor(float)"
         self.batch: object = "batch"
 
+    def set_default_logger_severity(self, level: int) -> None:
+        assert level == 4
+
     def get_available_providers(self) -> List[str]:
         return self.providers
 
@@ -93,12 +96,21 @@ def test_the_session_uses_our_stream_and_our_limit(ort: FakeOrt) -> None:
         "gpu_mem_limit": "1000",
         "arena_extend_strategy": "kSameAsRequested",
         "use_tf32": "0",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "prefer_nhwc": "0",
         "enable_cuda_graph": "1",
     }
     assert ort.entries == {
         "gpu_graph_id": "-1",
         "disable_synchronize_execution_providers": "1",
     }
+
+
+def test_each_batch_size_has_a_session_of_its_own(ort: FakeOrt) -> None:
+    made = network()
+    for batch in (1, 4, 4, 8, 1):
+        made.enqueue(STREAM, batch, 16, 99, None)
+    assert len(ort.sessions) == 3
 
 
 def test_memory_is_bound_once_for_each_combination(ort: FakeOrt) -> None:
