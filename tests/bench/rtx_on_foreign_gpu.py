@@ -29,6 +29,7 @@ import numpy as np
 from edgecount.errors import EdgecountError
 from edgecount.infer.tensorrt import device, loader, versions
 from edgecount.infer.tensorrt.cache import EngineCache
+from edgecount.observe import logs
 from edgecount.toolchain.build.builder import build
 from edgecount.toolchain.build.job import Silent
 from edgecount.toolchain.build.request import BuildRequest
@@ -63,6 +64,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    logs.configure("warning")
     trt, facts = versions.find(RUNTIME), device.look()
     print(f"{trt.version.label} on {facts.name} (SM {facts.sm}), driver {facts.driver}, "
           f"CUDA {facts.cuda}, Python {sys.version.split()[0]}")  # fmt: skip

@@ -143,7 +143,7 @@ def _check_zero_points(path: Path, model: onnx.ModelProto) -> None:
             raise ModelError(
                 f"{path} is quantised asymmetrically: {node.op_type} {node.name or node.output[0]} "
                 f"has the zero point {int(zero.flat[np.flatnonzero(zero)[0]])}, and TensorRT takes "
-                "0 only: quantise the FP32 file with  edgecount quantize"
+                "0 only: rewrite it with  edgecount quantize --symmetric, or quantise the FP32 file"
             )
 
 
