@@ -105,6 +105,25 @@ def test_more_candidates_than_top_k(device: emulator.Device, seed: int) -> None:
     assert all(len(r) > 100 for r in results)
 
 
+@pytest.mark.parametrize("levels", [1, 7, 1 << 20])
+@pytest.mark.parametrize("count", [1, 64, 65, 2047, 2048, 2049, 2500])
+def test_the_best_of_boxes_that_all_stay(device: emulator.Device, levels: int, count: int) -> None:
+    """Nothing overlaps, so that one candidate too few, too many or misplaced shows."""
+    random = np.random.default_rng(count)
+    recipe = nms_cases.recipe("yolov5", LARGE)
+    output = np.zeros((nms_cases.rows_of(recipe, LARGE), 6), np.float32)
+    at = np.sort(random.permutation(len(output))[:count])
+    place = random.permutation(2500)[:count]
+    scores = np.ceil(random.uniform(0, levels, count)) / levels * 0.8 + 0.15
+    output[at] = np.column_stack(
+        [place % 50 * 6 + 5, place // 50 * 6 + 5, *np.full((2, count), 4), np.ones(count), scores]
+    )
+    box = Letterbox.fit(*LARGE, *LARGE)
+    found = run_of(device, recipe, LARGE, [output], most=2048).run([box], [0])[0]
+    assert len(found) == min(count, 2048)
+    check(found, nms_cases.expected(recipe, LARGE, THRESHOLDS, output, box), 0)
+
+
 def test_identical_to_the_reference_where_the_boxes_are_given(device: emulator.Device) -> None:
     random = np.random.default_rng(5)
     recipe = nms_cases.recipe("end2end", LARGE, 3)
