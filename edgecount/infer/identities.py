@@ -13,12 +13,30 @@ LEAST_IOU = 0.3
 _PATIENCE_S = 1.0
 
 
-class _Orphan(NamedTuple):
-    """A track of the old tracker that the new one has not found yet."""
+class Seen(NamedTuple):
+    """A track as it was last seen."""
 
     box: Float32Array
     label: int
     confirmed: bool
+
+
+class Alive:
+    """One camera's tracks that have not ended, whether the last frame showed them or not."""
+
+    def __init__(self) -> None:
+        self.tracks: Dict[int, Seen] = {}
+        self.next_id = 1
+
+    def update(self, tracks: Tracks) -> None:
+        """Take a frame's tracks."""
+        numbers = tracks.ids.tolist()
+        labels, confirmed = tracks.classes.tolist(), tracks.confirmed.tolist()
+        for number, box, label, sure in zip(numbers, tracks.boxes, labels, confirmed):
+            self.tracks[number] = Seen(box, label, sure)
+        for number in tracks.ended.tolist():
+            self.tracks.pop(number, None)
+        self.next_id = max(self.next_id, max(numbers, default=0) + 1)
 
 
 class Identities:
@@ -29,18 +47,13 @@ class Identities:
     get ids that were never used. Old tracks that are not found again end then.
     """
 
-    def __init__(self, last: Tracks, next_id: int) -> None:
-        """Begin.
-
-        Args:
-            last: The old tracker's newest tracks, under the ids in use.
-            next_id: The first id that was never used.
-        """
-        self._next_id = next_id
+    def __init__(self, alive: Alive) -> None:
+        """Begin with the tracks that the old tracker left alive, under the ids in use."""
+        self._next_id = alive.next_id
         self._ids: Dict[int, int] = {}
         self._confirmed: Set[int] = set()
         self._began: Optional[float] = None
-        self._orphans = _orphans(last)
+        self._orphans = dict(alive.tracks)
 
     def translate(self, tracks: Tracks, time: float) -> Tracks:
         """The tracks of a frame at stream time ``time`` under the ids in use, by rising id."""
@@ -93,11 +106,6 @@ class Identities:
             self._orphans.clear()
         self._confirmed.difference_update(ended)
         return sorted(ended)
-
-
-def _orphans(last: Tracks) -> Dict[int, _Orphan]:
-    rows = zip(last.ids.tolist(), last.boxes, last.classes.tolist(), last.confirmed.tolist())
-    return {number: _Orphan(box, label, confirmed) for number, box, label, confirmed in rows}
 
 
 def _iou(a: Float32Array, b: Float32Array) -> Float32Array:

@@ -16,8 +16,8 @@ import structlog
 
 from edgecount.errors import DeviceLostError, EngineError
 from edgecount.infer.base import Backend
-from edgecount.infer.identities import Identities
-from edgecount.records import Frame, Tracked, Tracks
+from edgecount.infer.identities import Alive, Identities
+from edgecount.records import Frame, Tracked
 
 # About a second of one camera: longer than a queue of work that was enqueued before a failure.
 PROBATION = 50
@@ -83,8 +83,7 @@ class SwitchingBackend:
         self._closed = False
         # Of the collecting thread only:
         self._delivering = self._engine
-        self._last: Dict[str, Tracks] = {}
-        self._next_id: Dict[str, int] = {}
+        self._alive: Dict[str, Alive] = {}
 
     @property
     def settled(self) -> bool:
@@ -228,10 +227,7 @@ class SwitchingBackend:
     def _delivered(self, engine: _Engine, results: List[Tracked]) -> List[Tracked]:
         if self._delivering is not engine:
             # Results come in order, so these are the first after the change.
-            engine.identities = {
-                camera: Identities(self._last[camera], self._next_id[camera])
-                for camera in self._last
-            }
+            engine.identities = {c: Identities(alive) for c, alive in self._alive.items()}
             self._delivering = engine
         engine.delivered += 1
         translated = [self._translate(engine, result) for result in results]
@@ -252,7 +248,5 @@ class SwitchingBackend:
         identities = engine.identities.get(camera)
         if identities is not None:
             tracks = identities.translate(tracks, result.info.time)
-        self._last[camera] = tracks
-        highest = max(tracks.ids.tolist(), default=0)
-        self._next_id[camera] = max(self._next_id.get(camera, 1), highest + 1)
+        self._alive.setdefault(camera, Alive()).update(tracks)
         return Tracked(result.info, tracks, result.detections)

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecount.infer.identities import Identities
+from edgecount.infer.identities import Alive, Identities
 from edgecount.records import Tracks
 
 
@@ -19,6 +19,14 @@ def tracks(*rows, ended=()):
     )
 
 
+def after(last, next_id):
+    """Identities after an old tracker whose last frame was ``last``."""
+    alive = Alive()
+    alive.update(last)
+    alive.next_id = next_id
+    return Identities(alive)
+
+
 def shown(found):
     return [
         (int(i), float(b[0]), bool(c)) for i, b, c in zip(found.ids, found.boxes, found.confirmed)
@@ -26,14 +34,14 @@ def shown(found):
 
 
 def test_who_stays_keeps_the_id_and_is_confirmed_as_before():
-    identities = Identities(tracks((3, 0, True), (7, 100, False)), 20)
+    identities = after(tracks((3, 0, True), (7, 100, False)), 20)
     found = identities.translate(tracks((1, 104, False), (2, 3, False)), 0.0)
     assert shown(found) == [(3, 3.0, True), (7, 104.0, False)]
     assert found.ended.tolist() == []
 
 
 def test_who_is_new_gets_an_id_that_was_never_used():
-    identities = Identities(tracks((3, 0, True)), 20)
+    identities = after(tracks((3, 0, True)), 20)
     first = identities.translate(tracks((1, 2, False), (2, 300, False)), 0.0)
     assert first.ids.tolist() == [3, 20]
     later = identities.translate(tracks((1, 4, True), (2, 302, True), (3, 500, False)), 0.1)
@@ -41,32 +49,43 @@ def test_who_is_new_gets_an_id_that_was_never_used():
 
 
 def test_of_two_that_overlap_the_better_one_keeps_the_id():
-    identities = Identities(tracks((3, 0, True)), 20)
+    identities = after(tracks((3, 0, True)), 20)
     found = identities.translate(tracks((1, 8, False), (2, 1, False)), 0.0)
     assert shown(found) == [(3, 1.0, True), (20, 8.0, False)]
 
 
 def test_another_class_is_another_object():
-    identities = Identities(tracks((3, 0, True, 1)), 20)
+    identities = after(tracks((3, 0, True, 1)), 20)
     assert identities.translate(tracks((1, 0, False, 0)), 0.0).ids.tolist() == [20]
 
 
 def test_who_is_found_a_little_later_is_still_the_same():
-    identities = Identities(tracks((3, 0, True)), 20)
+    identities = after(tracks((3, 0, True)), 20)
     assert identities.translate(tracks(), 0.0).ended.tolist() == []
     assert identities.translate(tracks((1, 5, False)), 0.5).ids.tolist() == [3]
 
 
 def test_who_is_not_found_again_ends_after_a_second():
-    identities = Identities(tracks((3, 0, True), (4, 100, True)), 20)
+    identities = after(tracks((3, 0, True), (4, 100, True)), 20)
     identities.translate(tracks((1, 101, False)), 10.0)
     assert identities.translate(tracks((1, 101, True)), 10.9).ended.tolist() == []
     assert identities.translate(tracks((1, 101, True)), 11.0).ended.tolist() == [3]
     assert identities.translate(tracks((1, 101, True), (2, 0, True)), 11.1).ids.tolist() == [4, 20]
 
 
+def test_who_was_hidden_at_the_change_keeps_the_id_or_ends():
+    alive = Alive()
+    alive.update(tracks((1, 0, True), (2, 100, True), (3, 200, True)))
+    alive.update(tracks((1, 2, True), ended=(3,)))
+    assert sorted(alive.tracks) == [1, 2]
+    assert alive.next_id == 4
+    identities = Identities(alive)
+    assert identities.translate(tracks((1, 102, False)), 0.0).ids.tolist() == [2]
+    assert identities.translate(tracks((1, 104, False)), 1.0).ended.tolist() == [1]
+
+
 def test_ends_of_the_new_tracker_are_told_under_the_ids_in_use():
-    identities = Identities(tracks((3, 0, True)), 20)
+    identities = after(tracks((3, 0, True)), 20)
     identities.translate(tracks((1, 2, False)), 0.0)
     assert identities.translate(tracks(ended=(1, 9)), 0.1).ended.tolist() == [3]
 
@@ -77,7 +96,7 @@ def test_ends_of_the_new_tracker_are_told_under_the_ids_in_use():
     frames=st.lists(st.lists(st.integers(0, 40), max_size=8), min_size=1, max_size=6),
 )
 def test_ids_are_unique_rising_and_never_used_twice(old, frames):
-    identities = Identities(tracks(*((n + 1, 15 * x, True) for n, x in enumerate(old))), 50)
+    identities = after(tracks(*((n + 1, 15 * x, True) for n, x in enumerate(old))), 50)
     owners = {}
     for frame, places in enumerate(frames):
         # The new tracker numbers by place, so the same raw id is the same object.
