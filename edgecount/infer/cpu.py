@@ -26,7 +26,6 @@ class CpuBackend:
     """Detector and one tracker per camera; see :class:`~.base.Backend`."""
 
     name = "onnxruntime-cpu"
-    precision = "fp32"
     max_batch = 1  # pictures run side by side, each on its own core
 
     def __init__(
@@ -35,6 +34,7 @@ class CpuBackend:
         trackers: Dict[str, Tracker],
         *,
         workers: int,
+        precision: str = "fp32",
         ignore: Optional[DetectionFilter] = None,
         timer: Optional[StageTimer] = None,
     ) -> None:
@@ -44,9 +44,11 @@ class CpuBackend:
             detector: Shared by all workers.
             trackers: One per camera, by name.
             workers: Pictures detected at the same time.
+            precision: Of the detector's network.
             ignore: Drops detections that must not be tracked (ignore masks).
             timer: Called with stage name and seconds.
         """
+        self.precision = precision
         self._detector = detector
         self._trackers = trackers
         self._ignore = ignore or (lambda _info, detections: detections)

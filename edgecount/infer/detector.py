@@ -34,6 +34,8 @@ _LARGEST_LOGIT = 80.0
 
 Suppress = Callable[[Float32Array, Float32Array, Int32Array, float], Int64Array]
 
+Variant = Callable[[Path, Tuple[int, int]], Path]
+
 # Sizes of pictures whose letterbox is kept; a folder of pictures may hold any number of sizes.
 _MOST_SIZES = 64
 
@@ -232,6 +234,7 @@ def create(
     settings: ModelSettings,
     open_network: Callable[[Path], Tuple[Network, Dict[str, str]]],
     timer: Optional[StageTimer] = None,
+    variant: Optional[Variant] = None,
 ) -> Tuple[OnnxDetector, Recipe]:
     """Find the model that ``settings`` name, check it, and build its detector.
 
@@ -239,6 +242,8 @@ def create(
         settings: Which model, and how it is run.
         open_network: Opens an ONNX file; returns the network and the file's metadata.
         timer: Called with stage name and seconds after each stage.
+        variant: Names the file that is run in the model's place, given the model's and the
+            width and height of its input: itself, or its quantised form.
 
     Raises:
         ConfigError: No such model.
@@ -252,7 +257,11 @@ def create(
         shape = _asked_shape(network.input_shape, settings.input_size)
         recipe = recipes.infer(path, shape, network.output_shape, metadata)
     size = input_size(network, recipe, path, settings.input_size)
-    check_output(network, recipe, path, size)
+    chosen = path if variant is None else variant(path, size)
+    if chosen != path:
+        network, _ = open_network(chosen)
+        check_input(network, chosen)
+    check_output(network, recipe, chosen, size)
     detector = OnnxDetector(
         network,
         recipe,

@@ -128,6 +128,7 @@ def _cpu(plan: Plan, spec: BackendSpec) -> Backend:
         plan.model.detector,
         {c.name: tracker_of(c.tracker_kind, c.tracker_options) for c in spec.cameras},
         workers=spec.settings.threads or os.cpu_count() or 1,
+        precision=plan.model.precision,
         ignore=unmasked,
         timer=spec.timer,
     )

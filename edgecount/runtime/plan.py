@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+import structlog
 from pydantic import BaseModel, ValidationError
 
 from edgecount import discovery
@@ -16,6 +17,7 @@ from edgecount.capture.base import Source
 from edgecount.config import CameraSettings, ModelSettings, PlaceSettings, Settings, mistakes
 from edgecount.errors import ConfigError
 from edgecount.infer import detector as detectors
+from edgecount.infer import precision
 from edgecount.infer import recipe as recipes
 from edgecount.infer.base import CameraSpec
 from edgecount.infer.detector import OnnxDetector
@@ -28,15 +30,21 @@ TRACKERS_PACKAGE = "edgecount.track"
 DEFAULT_TRACKER = "two_stage"
 DEFAULT_CAMERA = "camera"
 
+_log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded detector and what it was loaded from."""
+    """A loaded detector and what it was loaded from.
+
+    ``path`` is the FP32 file; ``precision`` is that of the file that the detector runs.
+    """
 
     settings: ModelSettings
     detector: OnnxDetector
     recipe: Recipe
     path: Path
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -146,9 +154,26 @@ def tracker_options(
 
 
 def _model(settings: Settings, timer: StageTimer) -> Model:
-    detector, recipe = detectors.create(settings.model, open_network, timer)
+    choices: List[precision.Choice] = []
+
+    def variant(path: Path, size: Tuple[int, int]) -> Path:
+        choices.append(_precision(settings.model, path, size))
+        return choices[0].path
+
+    detector, recipe = detectors.create(settings.model, open_network, timer, variant)
     path, _ = recipes.find(settings.model.name, settings.model.path)
-    return Model(settings.model, detector, recipe, path)
+    return Model(settings.model, detector, recipe, path, choices[0].precision)
+
+
+def _precision(model: ModelSettings, path: Path, size: Tuple[int, int]) -> precision.Choice:
+    """The file that counts if the CPU does; an accelerator's backend chooses for itself."""
+    asked = model.precision
+    if model.backend != "cpu" and asked == "int8" and precision.int8_beside(path) is None:
+        asked = "fp32"
+    choice = precision.choose(path, asked, size, open_network)
+    if precision.int8_beside(path) is not None:
+        _log.info("cpu_precision", precision=choice.precision, reason=choice.reason)
+    return choice
 
 
 def _camera(camera: CameraSettings, settings: Settings, recipe: Recipe) -> CameraPlan:
