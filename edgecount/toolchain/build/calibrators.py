@@ -120,9 +120,9 @@ def batches_of(folder: Path, recipe: Recipe, shape: Shape) -> Iterator[Float32Ar
 class DeviceUpload:
     """Copies batches into one buffer on the first GPU."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, device: Optional[Device] = None) -> None:
         """Take the buffers. Raises EngineError where there is no GPU."""
-        self._device = Device.open()
+        self._device = device or Device.open()
         size = int(np.prod(shape)) * np.dtype(np.float32).itemsize
         self._stream = self._device.stream()
         self._pinned = self._device.pinned(size)

@@ -1,19 +1,21 @@
 """TensorRT's own calibrators, fed with our scales or our pictures."""
 
+import ctypes
 import json
 
 import cv2
 import numpy as np
 import pytest
-from support import conv_models, fake_tensorrt_builder
+from support import conv_models, fake_cuda, fake_tensorrt_builder
 
 from edgecount.errors import DatasetError
+from edgecount.infer.cuda.driver import Device
 from edgecount.infer.detector import OnnxDetector, Thresholds
 from edgecount.infer.recipe import InputRecipe, Recipe
 from edgecount.infer.tensorrt.profile import Profile
 from edgecount.infer.tensorrt.versions import TensorRt, Version, features_of
 from edgecount.toolchain.build import calibrators, engine
-from edgecount.toolchain.build.calibrators import TableFeed, batches_of, feed_for
+from edgecount.toolchain.build.calibrators import DeviceUpload, TableFeed, batches_of, feed_for
 from edgecount.toolchain.build.job import Calibration, Job, Pictures
 
 SHAPE = (2, 3, 64, 96)
@@ -59,6 +61,16 @@ def test_pictures_are_prepared_as_in_the_pipeline(folder) -> None:
 def test_an_empty_folder_is_told(tmp_path) -> None:
     with pytest.raises(DatasetError, match="holds no pictures"):
         next(batches_of(tmp_path, RECIPE, SHAPE))
+
+
+def test_a_batch_lies_on_the_device_when_its_address_is_told() -> None:
+    device = Device.open(calls=fake_cuda.FakeCuda())
+    upload = DeviceUpload(SHAPE, device)
+    for value in (1.0, 2.0):
+        batch = np.full(SHAPE, value, np.float32)
+        address = upload(batch)
+        there = (ctypes.c_float * batch.size).from_address(address)
+        assert np.array_equal(np.frombuffer(there, np.float32), batch.ravel())
 
 
 def test_a_table_needs_no_device() -> None:
