@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional
 from edgecount.errors import ConfigError, DatasetError, ModelError
 from edgecount.infer.recipe import Recipe
 from edgecount.toolchain.report import variants as v
-from edgecount.toolchain.report.budget import Verdict, budget_of, judge
+from edgecount.toolchain.report.budget import Verdict, judge
 
 PROMOTABLE = (v.BASIC, v.TUNED, v.QAT)
 _FORMAT = 1
@@ -57,7 +57,7 @@ def promote(
     if _digest(model) != base["sha256"]:
         raise ModelError(f"{report} was made for another file than {model}: make a new report")
     variant = _variant(report, model, row)
-    verdicts = judge(row, base, budget_of(recipe))
+    verdicts = judge(row, base, recipe.budget)
     if counts_needed and row["count"] is None:
         raise ConfigError(
             f"{report} holds no counts, and the budget allows a count error: make it with "

@@ -18,7 +18,7 @@ from edgecount.records import UInt8Array
 from edgecount.toolchain.evaluate.detect import read_picture
 from edgecount.toolchain.evaluate.truth import read_truth_file
 from edgecount.toolchain.report import variants as v
-from edgecount.toolchain.report.budget import Verdict, budget_of, judge
+from edgecount.toolchain.report.budget import Verdict, judge
 from edgecount.toolchain.report.detectors import Place
 from edgecount.toolchain.report.disagreement import most_apart
 from edgecount.toolchain.report.measure import Clip, Task, as_dict, measure
@@ -110,7 +110,7 @@ def build(request: Request, progress: Progress) -> Report:
     few = images[:: -(-len(images) // _SENSITIVITY_IMAGES)]
     hurt = damages(path, recipe, made.table, list(_read(few)))
     listed = [as_dict(row) for row in rows]
-    verdicts = [w for row in listed[1:] for w in judge(row, listed[0], budget_of(recipe))]
+    verdicts = [w for row in listed[1:] for w in judge(row, listed[0], recipe.budget)]
     progress("pages and pictures")
     content = Content(
         heading=_heading(request, recipe, notes),
@@ -195,7 +195,7 @@ def _as_json(content: Content, recipe: Recipe, rows: Sequence[Dict[str, Any]]) -
     return {
         "format": FORMAT,
         "model": recipe.name,
-        "budget": budget_of(recipe)._asdict(),
+        "budget": recipe.budget.model_dump(),
         **{k: x for k, x in vars(heading).items() if k not in ("title", "notes")},
         "notes": list(heading.notes),
         "variants": list(rows),

@@ -1,7 +1,7 @@
 import pytest
 
-from edgecount.infer import recipe as recipes
-from edgecount.toolchain.report.budget import Budget, budget_of, judge
+from edgecount.infer.recipe import BudgetRecipe
+from edgecount.toolchain.report.budget import judge
 
 
 def _row(ap50, error=None, title="INT8"):
@@ -21,24 +21,19 @@ def _row(ap50, error=None, title="INT8"):
     ],
 )
 def test_each_budget_is_judged_by_itself(ap50, error, kept):
-    verdicts = judge(_row(ap50, error), _row(0.945, 1), Budget(0.5, 0))
+    verdicts = judge(
+        _row(ap50, error), _row(0.945, 1), BudgetRecipe(ap50_points=0.5, count_error=0)
+    )
     assert [verdict.kept for verdict in verdicts] == kept
 
 
 def test_the_text_holds_the_numbers():
-    accuracy, counts = judge(_row(0.930, 4), _row(0.945, 1), Budget(0.5, 0))
+    accuracy, counts = judge(
+        _row(0.930, 4), _row(0.945, 1), BudgetRecipe(ap50_points=0.5, count_error=0)
+    )
     assert "AP50 93.00 against 94.50, loses 1.50 points (budget 0.5)" in accuracy.text
     assert "count error 4 against 1 of 66 crossings, +3 (budget 0)" in counts.text
 
 
 def test_what_was_not_counted_is_not_judged():
-    assert len(judge(_row(0.9), _row(0.9), Budget())) == 1
-
-
-def test_a_recipe_without_budget_has_the_usual_one():
-    recipe = recipes.load(recipes.shipped()["head-n"] / "recipe.yaml")
-    assert budget_of(recipe) == Budget(0.5, 0)
-    other = type(recipe).model_validate(
-        {**recipe.model_dump(mode="json"), "budget": {"ap50_points": 2.0, "count_error": 1}}
-    )
-    assert budget_of(other) == Budget(2.0, 1)
+    assert len(judge(_row(0.9), _row(0.9), BudgetRecipe())) == 1
