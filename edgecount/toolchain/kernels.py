@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, Sequence, Tuple
 
 from edgecount.errors import EngineError
+from edgecount.infer.cuda import tracker
 from edgecount.infer.cuda.compiler import KernelReport, Nvrtc, compile_with, library_in
 from edgecount.infer.cuda.postprocess import HEADS
 
@@ -19,6 +20,7 @@ VARIANTS: Mapping[str, Sequence[Defines]] = {
         *({"HEAD": head, "HALF_OUTPUT": 0, "ONE_CLASS": 1} for head in HEADS.values()),
         {"HEAD": HEADS["yolov8"], "HALF_OUTPUT": 1, "ONE_CLASS": 0},
     ],
+    "tracker": [tracker.DEFINES],
     "efficient_nms": [{}],
 }
 
