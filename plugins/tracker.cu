@@ -1,374 +1,373 @@
-// The two-stage tracker, one block per picture: docs/tracker.md step by step, ids and boxes as
-// edgecount/track/two_stage.py gives them. State lives in device memory, a camera each; pictures
-// of one launch are of different cameras.
-//
-// THREADS: of a block, a multiple of 32.
+// The head tracker of all cameras of a batch: one block a camera, one launch a batch.
 #include "tracker_assign.cuh"
-#include "tracker_block.cuh"
-#include "tracker_pairs.cuh"
-#include "tracker_state.cuh"
-
-#ifndef THREADS
-#define THREADS 512
-#endif
 
 namespace edgecount {
-namespace tracker {
 
-// The records that NMS leaves, `stride` detections per picture.
-struct Detections {
-  const float4 *boxes;
-  const float *scores;
-  const int *classes;
-  int count;
+struct Shared {
+  Compaction compaction;
+  Assignment assignment;
+  float off[2][kTracks];
+  float median[2];
+  int matched, scores, overflow;
 };
 
-// What a block works on.
-struct Job {
-  const Options &options;
-  const Step &step;
-  Camera *camera;
-  Table table;
-  Scratch scratch;
-  Shared shared;
-  Output output;
-};
-
-// Step 0: keeps the usable detections, in order; gives their number.
-__device__ inline int clean(const Job &job, const Detections &given) {
-  const Scratch &to = job.scratch;
-  const float high = job.camera->levels[0];
-  int kept = 0;
-  for (int start = 0; start < given.count; start += blockDim.x) {
-    const int j = start + threadIdx.x;
-    float4 box = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    float score = 0.0f;
-    bool usable = false;
-    if (j < given.count) {
-      const float4 corners = given.boxes[j];
-      score = given.scores[j];
-      box.z = sub(corners.z, corners.x);
-      box.w = sub(corners.w, corners.y);
-      box.x = add(corners.x, mul(0.5f, box.z));
-      box.y = add(corners.y, mul(0.5f, box.w));
-      usable = score >= job.options.low && box.z >= 1.0f && box.w >= 1.0f && box.z < 1e6f && box.w < 1e6f &&
-               fabsf(box.x) < 1e6f && fabsf(box.y) < 1e6f;
-    }
-    int more;
-    const int at = kept + rank_in_block(usable, &more);
-    if (usable) {
-      to.seen[at] = box;
-      to.scores[at] = score;
-      to.classes[at] = given.classes[j];
-      job.shared.col_flags[at] = score >= high ? kHigh : 0;
-    }
-    kept += more;
+// Step 0: the usable detections, in order.
+__device__ inline int clean(const Seen &seen, int picture, const Options &o, Scratch &s, Compaction &c) {
+  const int given = seen.count[picture];
+  const float4 *boxes = reinterpret_cast<const float4 *>(seen.boxes) + static_cast<int64_t>(picture) * seen.most;
+  const float *scores = seen.scores + static_cast<int64_t>(picture) * seen.most;
+  const int *classes = seen.classes + static_cast<int64_t>(picture) * seen.most;
+  begin(c, 0);
+  for (int first = 0; first < given; first += kThreads) {
+    const int i = first + threadIdx.x;
+    const bool inside = i < given;
+    const float4 b = inside ? boxes[i] : make_float4(0, 0, 0, 0);
+    const float score = inside ? scores[i] : 0.0f;
+    const float w = sub(b.z, b.x), h = sub(b.w, b.y);
+    const float cx = add(b.x, mul(0.5f, w)), cy = add(b.y, mul(0.5f, h));
+    const bool usable = inside && score >= o.low && w >= 1.0f && h >= 1.0f && fabsf(cx) < kFar &&
+                        fabsf(cy) < kFar && w < kFar && h < kFar;
+    const int at = place(c, usable);
+    if (!usable) continue;
+    s.box[0][at] = cx, s.box[1][at] = cy, s.box[2][at] = w, s.box[3][at] = h;
+    s.score[at] = score;
+    s.cls[at] = classes[i];
   }
   __syncthreads();
-  return kept;
+  return c.total;
 }
 
-// Steps 2 and 3: removes the dead, moves the others up and predicts them; gives their number.
-__device__ inline int advance(const Job &job, int *dead_count) {
-  const Options &o = job.options;
-  const Table &table = job.table;
-  const int tracks = job.camera->tracks;
-  int kept = 0, ended = 0;
-  for (int start = 0; start < tracks; start += blockDim.x) {
-    const int i = start + threadIdx.x;
-    float track[kReals];
-    long long id = 0, unseen = 0;
-    int class_ = 0, confirmed = 0;
-    bool dead = false;
-    if (i < tracks) {
-      id = table.ids[i];
-      unseen = table.unseen[i];
-      class_ = table.classes[i];
-      confirmed = table.confirmed[i];
-      const bool missed = unseen > 0;
-      unseen += job.step.us;
-      dead = unseen > o.max_age || (!confirmed && missed && unseen > o.tentative_age);
-#pragma unroll
-      for (int row = 0; row < kReals; ++row) track[row] = table.real(row, i);
-    }
-    const bool lives = i < tracks && !dead;
-    int more;
-    const int rank = rank_in_block(lives, &more);  // and all of this part have been read
-    if (dead) job.output.ended[ended + threadIdx.x - rank] = id;
-    if (lives) {
-      const int at = kept + rank;
-      track[kHitRate] = mul(track[kHitRate], sub(1.0f, 0.2f));
-      predict(o, job.step, track);
-#pragma unroll
-      for (int row = 0; row < kReals; ++row) table.real(row, at) = track[row];
-      table.ids[at] = id;
-      table.unseen[at] = unseen;
-      table.classes[at] = class_;
-      table.confirmed[at] = confirmed;
-      job.shared.row_flags[at] = (confirmed ? kConfirmed : 0) | (confirmed && unseen <= o.low_age ? kFresh : 0);
-      write_gate(o, track, at, job.scratch);
-    }
-    kept += more;
-    ended += min(int(blockDim.x), tracks - start) - more;
+// Step 2: tracks grow older; those unseen for too long die, the others move up.
+__device__ inline void age(State &t, const Step &step, const Options &o, Output &out, Compaction &c) {
+  const int count = t.count;
+  begin(c, 0);
+  for (int first = 0; first < count; first += kThreads) {
+    const int i = first + threadIdx.x;
+    const bool inside = i < count;
+    const int64_t unseen = inside ? t.unseen_us[i] + step.dt_us : 0;
+    const bool missed = inside && t.unseen_us[i] > 0;
+    const bool dead = inside && (unseen > o.max_age_us ||
+                                 (!t.confirmed[i] && missed && unseen > o.tentative_age_us));
+    const int64_t id = inside ? t.id[i] : 0;
+    const int cls = inside ? t.cls[i] : 0, confirmed = inside ? t.confirmed[i] : 0;
+    float real[kReals];
+    for (int r = 0; r < kReals; ++r) real[r] = inside ? t.real[r][i] : 0.0f;
+    const bool lives = inside && !dead;
+    // Its barriers also part these reads from the writes of this round, which go no further down.
+    const int at = place(c, lives);
+    if (dead) out.ended_id[i - at] = id;
+    if (!lives) continue;
+    t.id[at] = id, t.cls[at] = cls, t.confirmed[at] = confirmed, t.unseen_us[at] = unseen;
+    for (int r = 0; r < kReals; ++r) t.real[r][at] = real[r];
   }
   __syncthreads();
-  *dead_count = ended;
-  return kept;
+  if (threadIdx.x == 0) {
+    out.ended = count - c.total;
+    t.count = c.total;
+  }
+  __syncthreads();
 }
 
-// Steps 4 and 5: matches tracks and detections, in row_col and col_row.
-__device__ inline void match(const Job &job, int tracks, int seen) {
-  __shared__ int starts[kBins];
-  if (tracks && seen) {
-    const Line line(job.shared, job.scratch, starts, seen);
-    find_pairs(job.options, job.shared, job.scratch, line, tracks, job.table.capacity);
+// Step 3, one axis group: `noise` is the acceleration's density.
+__device__ inline void predict_axis(State &t, int axis, int i, const Step &step, float noise) {
+  const float rate = t.real[kRate + axis][i], cov = t.real[kCov + axis][i];
+  const float rate_var = t.real[kRateVar + axis][i];
+  const float moved = add(cov, mul(step.t, rate_var));
+  const float grown = add(mul(step.t, add(cov, moved)), mul(step.cube, noise));
+  t.real[kValue + axis][i] = add(t.real[kValue + axis][i], mul(step.t, rate));
+  t.real[kVar + axis][i] = add(t.real[kVar + axis][i], grown);
+  t.real[kCov + axis][i] = add(moved, mul(step.square, noise));
+  t.real[kRateVar + axis][i] = add(rate_var, mul(step.t, noise));
+}
+
+__device__ inline void predict(State &t, const Step &step, const Options &o, Scratch &s) {
+  for (int i = threadIdx.x; i < t.count; i += kThreads) {
+    const float w = t.real[kValue + 2][i], h = t.real[kValue + 3][i];
+    float centre = mul(o.acceleration, body_height(w, h, o)), size = mul(o.size_acceleration, h);
+    centre = mul(centre, centre), size = mul(size, size);
+    for (int axis = 0; axis < 4; ++axis) predict_axis(t, axis, i, step, axis < 2 ? centre : size);
+    for (int axis = 2; axis < 4; ++axis) {
+      t.real[kRate + axis][i] = mul(t.real[kRate + axis][i], step.fade);
+      t.real[kValue + axis][i] = larger(t.real[kValue + axis][i], 1.0f);
+    }
+    t.real[kHitRate][i] = mul(t.real[kHitRate][i], sub(1.0f, 0.2f));
+    for (int axis = 0; axis < 2; ++axis)
+      s.radius[axis][i] = add(mul(o.gate, __fsqrt_rn(t.real[kVar + axis][i])),
+                              mul(o.gate_margin, t.real[kValue + 2 + axis][i]));
+    const float experience = smaller(divide(t.real[kEvidence][i], 10.0f), 1.0f);
+    s.handicap[i] = mul(o.novice_cost, sub(1.0f, experience));
+  }
+}
+
+// Step 4, one pair within the gate: its cost, or −1 where the heights are too unlike.
+__device__ inline int cost_of(const State &t, int i, const Scratch &s, int j, float square, const Options &o) {
+  const float ah = t.real[kValue + 3][i], bh = s.box[3][j];
+  const float height = divide(smaller(ah, bh), larger(ah, bh));
+  if (!(height >= o.min_height_ratio)) return -1;
+  float common[2], half_a[2], half_b[2];
+  for (int axis = 0; axis < 2; ++axis) {
+    half_a[axis] = mul(t.real[kValue + 2 + axis][i], o.grow);
+    half_b[axis] = mul(s.box[2 + axis][j], o.grow);
+    const float apart = fabsf(sub(t.real[kValue + axis][i], s.box[axis][j]));
+    const float reach = sub(add(half_a[axis], half_b[axis]), apart);
+    common[axis] = larger(smaller(reach, mul(2.0f, smaller(half_a[axis], half_b[axis]))), 0.0f);
+  }
+  const float inter = mul(common[0], common[1]);
+  const float area = mul(4.0f, add(mul(half_a[0], half_a[1]), mul(half_b[0], half_b[1])));
+  const float iou = divide(inter, sub(area, inter));
+  float cost = add(o.base_cost, mul(o.distance_weight, square));
+  cost = sub(cost, mul(o.overlap_weight, iou));
+  cost = sub(cost, mul(o.height_weight, height));
+  cost = add(larger(cost, 0.0f), s.handicap[i]);
+  return static_cast<int>(mul(cost, 65536.0f));
+}
+
+// One warp a track, one lane a detection.
+__device__ inline void pair(const State &t, const Options &o, Scratch &s, int seen, int *overflow) {
+  for (int i = threadIdx.x / kWarp; i < t.count; i += kThreads / kWarp) {
+    const float cx = t.real[kValue][i], cy = t.real[kValue + 1][i];
+    const float rx = s.radius[0][i], ry = s.radius[1][i];
+    // A cheap test first; rounding may not lose a pair of the exact one.
+    const float near_x = mul(rx, 1.0001f), near_y = mul(ry, 1.0001f);
+    int degree = 0;
+    for (int first = 0; first < seen; first += kWarp) {
+      const int j = first + lane();
+      int cost = -1;
+      if (j < seen) {
+        const float dx = sub(s.box[0][j], cx), dy = sub(s.box[1][j], cy);
+        if (fabsf(dx) < near_x && fabsf(dy) < near_y) {
+          const float x = divide(dx, rx), y = divide(dy, ry);
+          const float square = add(mul(x, x), mul(y, y));
+          if (square < 1.0f) cost = cost_of(t, i, s, j, square, o);
+        }
+      }
+      const unsigned votes = __ballot_sync(kAllLanes, cost >= 0);
+      const int at = degree + __popc(votes & lanes_below());
+      if (cost >= 0 && at < kNeighbours) s.edge[i][at] = Edge{j, cost};
+      degree += __popc(votes);
+    }
+    if (lane() == 0) {
+      if (degree > kNeighbours) atomicOr(overflow, static_cast<int>(kTooManyNeighbours));
+      s.degree[i] = degree < kNeighbours ? degree : kNeighbours;
+    }
+  }
+  __syncthreads();
+}
+
+// Step 5.
+__device__ inline void match(const State &t, const Options &o, Scratch &s, int seen, Assignment &a) {
+  for (int i = threadIdx.x; i < t.count; i += kThreads) a.match[i] = kFree;
+  for (int j = threadIdx.x; j < seen; j += kThreads) a.owner[j] = kFree;
+  for (int stage = 0; stage < 3; ++stage) {
     __syncthreads();
-  }
-  // Without one side there are no pairs, and rows must not look at old ones.
-  const bool none = !tracks || !seen;
-  const Problem problem = {job.options, job.shared, job.scratch, none ? 0 : tracks, none ? 0 : seen,
-                           job.table.capacity, 0};
-  if (none) {
-    for (int i = threadIdx.x; i < tracks; i += blockDim.x) job.shared.row_col[i] = kNone;
-    for (int j = threadIdx.x; j < seen; j += blockDim.x) job.shared.col_row[j] = kNone;
+    const bool confirmed = stage < 2, high = stage != 1;
+    for (int i = threadIdx.x; i < t.count; i += kThreads)
+      a.row_open[i] = a.match[i] == kFree && (t.confirmed[i] != 0) == confirmed &&
+                      (stage != 1 || t.unseen_us[i] <= o.low_age_us);
+    for (int j = threadIdx.x; j < seen; j += kThreads)
+      a.column_open[j] = a.owner[j] == kFree && (s.score[j] >= t.high) == high;
     __syncthreads();
-  } else {
-    assign_all(problem);
+    assign(a, s, t.count, seen, stage == 0 ? o.limit_high : stage == 1 ? o.limit_low : o.limit_tentative);
   }
 }
 
-// Median of the matched tracks' innovations; gives how many are matched.
-__device__ inline int common_motion(const Job &job, int tracks, float2 *motion) {
-  const Shared &s = job.shared;
-  int matched = 0;
-  for (int start = 0; start < tracks; start += blockDim.x) {
-    const int i = start + threadIdx.x;
-    const bool has = i < tracks && s.row_col[i] != kNone;
-    if (has) {
-      const float4 box = job.scratch.seen[s.row_col[i]];
-      s.off_x[i] = sortable(sub(box.x, job.table.real(kValue, i)));
-      s.off_y[i] = sortable(sub(box.y, job.table.real(kValue + 1, i)));
-    }
-    int more;
-    rank_in_block(has, &more);
-    matched += more;
+// Step 6, first part: how far the matched centres are off, less what all have in common.
+__device__ inline void medians(const State &t, const Scratch &s, Shared &shared) {
+  const Assignment &a = shared.assignment;
+  begin(shared.compaction, 0);
+  for (int first = 0; first < t.count; first += kThreads) {
+    const int i = first + threadIdx.x;
+    const int j = i < t.count ? a.match[i] : kFree;
+    const int at = place(shared.compaction, j != kFree);
+    if (j == kFree) continue;
+    for (int axis = 0; axis < 2; ++axis) shared.off[axis][at] = sub(s.box[axis][j], t.real[kValue + axis][i]);
   }
   __syncthreads();
-  if (matched >= 3) *motion = select_rank(s.off_x, s.off_y, s.row_col, tracks, (matched - 1) / 2);
-  return matched;
+  const int count = shared.compaction.total;
+  if (threadIdx.x == 0) shared.matched = count;
+  for (int k = threadIdx.x; k < 2 * count && count >= 3; k += kThreads) {
+    const float *off = shared.off[k >= count];
+    const int mine = k >= count ? k - count : k;
+    int rank = 0;
+    for (int other = 0; other < count; ++other)
+      rank += off[other] < off[mine] || (off[other] == off[mine] && other < mine);
+    if (rank == (count - 1) / 2) shared.median[k >= count] = off[mine];
+  }
+  __syncthreads();
 }
 
-__device__ __forceinline__ float evidence_of(const Options &o, float score, float strong) {
+__device__ inline void correct_axis(State &t, int axis, int i, float measured, float noise) {
+  const float cov = t.real[kCov + axis][i], var = t.real[kVar + axis][i];
+  const float innovation = sub(measured, t.real[kValue + axis][i]);
+  const float total = add(var, noise);
+  const float gain = divide(var, total), rate_gain = divide(cov, total);
+  t.real[kValue + axis][i] = add(t.real[kValue + axis][i], mul(gain, innovation));
+  t.real[kRate + axis][i] = add(t.real[kRate + axis][i], mul(rate_gain, innovation));
+  t.real[kRateVar + axis][i] = sub(t.real[kRateVar + axis][i], mul(rate_gain, cov));
+  t.real[kVar + axis][i] = mul(gain, noise);
+  t.real[kCov + axis][i] = mul(rate_gain, noise);
+}
+
+__device__ __forceinline__ float variance(float unit, float size) {
+  const float deviation = mul(unit, size);
+  return mul(deviation, deviation);
+}
+
+__device__ __forceinline__ float evidence_of(float score, float strong, const Options &o) {
   return score >= strong ? 1.0f : o.weak_evidence;
 }
 
-// Gives track `i` its measurement.
-__device__ inline void correct_one(const Job &job, int i, int col, bool discount, float2 motion) {
-  const Options &o = job.options;
-  const Table &table = job.table;
-  const float4 box = job.scratch.seen[col];
-  const float measured[4] = {box.x, box.y, box.z, box.w};
-#pragma unroll
-  for (int axis = 0; axis < 4; ++axis) {
-    float noise = square(mul(axis < 2 ? o.noise : o.size_noise, axis % 2 ? box.w : box.z));
-    float &value = table.real(kValue + axis, i), &rate = table.real(kRate + axis, i);
-    float &var = table.real(kVar + axis, i), &cov = table.real(kCov + axis, i);
-    float &rate_var = table.real(kRateVar + axis, i);
-    const float innovation = sub(measured[axis], value);
-    if (axis < 2 && discount) {
-      const float off = sub(innovation, axis ? motion.y : motion.x);
-      noise = mul(noise, most(__fdiv_rn(square(off), mul(add(var, noise), o.outlier)), 1.0f));
+// Step 6: matched tracks get their measurement.
+__device__ inline void correct(State &t, const Options &o, const Scratch &s, Shared &shared) {
+  medians(t, s, shared);
+  for (int i = threadIdx.x; i < t.count; i += kThreads) {
+    const int j = shared.assignment.match[i];
+    if (j == kFree) continue;
+    for (int axis = 0; axis < 4; ++axis) {
+      const float size = s.box[axis < 2 ? axis + 2 : axis][j];
+      float noise = variance(axis < 2 ? o.noise : o.size_noise, size);
+      if (axis < 2 && shared.matched >= 3) {
+        const float off = sub(sub(s.box[axis][j], t.real[kValue + axis][i]), shared.median[axis]);
+        const float scale = mul(add(t.real[kVar + axis][i], noise), o.outlier);
+        noise = mul(noise, larger(divide(mul(off, off), scale), 1.0f));
+      }
+      correct_axis(t, axis, i, s.box[axis][j], noise);
     }
-    const float total = add(var, noise);
-    const float gain = __fdiv_rn(var, total), rate_gain = __fdiv_rn(cov, total);
-    value = add(value, mul(gain, innovation));
-    rate = add(rate, mul(rate_gain, innovation));
-    rate_var = sub(rate_var, mul(rate_gain, cov));
-    var = mul(gain, noise);
-    cov = mul(rate_gain, noise);
-  }
-}
-
-// The bin of a score, not below the floor.
-__device__ __forceinline__ int score_bin(float score, int floor) {
-  const float at = mul(score, float(kBins));
-  return max(at >= float(kBins) ? kBins - 1 : int(at), floor);
-}
-
-// Step 6 without the levels; counts the scores of tracks that were confirmed before in `counts`.
-__device__ inline int correct(const Job &job, int tracks, float strong, int *counts) {
-  const Options &o = job.options;
-  const Table &table = job.table;
-  float2 motion = make_float2(0.0f, 0.0f);
-  for (int i = threadIdx.x; i < kBins; i += blockDim.x) counts[i] = 0;
-  const int matched = common_motion(job, tracks, &motion);
-  int news = 0;
-  for (int start = 0; start < tracks; start += blockDim.x) {
-    const int i = start + threadIdx.x;
-    const int col = i < tracks ? job.shared.row_col[i] : kNone;
-    bool counts_for_levels = false;
-    if (col != kNone) {
-      correct_one(job, i, col, matched >= 3, motion);
-      const float score = job.scratch.scores[col];
-      const float evidence = add(table.real(kEvidence, i), evidence_of(o, score, strong));
-      table.real(kEvidence, i) = evidence;
-      table.real(kScore, i) = score;
-      table.real(kHitRate, i) = add(table.real(kHitRate, i), 0.2f);
-      table.unseen[i] = 0;
-      table.classes[i] = job.scratch.classes[col];
-      counts_for_levels = table.confirmed[i] != 0;
-      if (counts_for_levels) atomicAdd(&counts[score_bin(score, o.floor)], 1);
-      if (evidence >= o.confirm_evidence) table.confirmed[i] = 1;
+    const float score = s.score[j];
+    if (t.confirmed[i]) {
+      int bin = static_cast<int>(mul(score, static_cast<float>(kBins)));
+      bin = bin < o.floor ? o.floor : bin;
+      atomicAdd(&t.histogram[bin < kBins ? bin : kBins - 1], 1);
+      atomicAdd(&shared.scores, 1);
     }
-    int more;
-    rank_in_block(counts_for_levels, &more);
-    news += more;
+    t.real[kScore][i] = score;
+    t.real[kEvidence][i] = add(t.real[kEvidence][i], evidence_of(score, t.strong, o));
+    t.real[kHitRate][i] = add(t.real[kHitRate][i], 0.2f);
+    t.unseen_us[i] = 0;
+    t.cls[i] = s.cls[j];
+    if (t.real[kEvidence][i] >= o.confirm_evidence) t.confirmed[i] = 1;
   }
   __syncthreads();
-  return news;
 }
 
-// The end of step 6: adds the scores to the histogram, and learns from it now and then.
-__device__ inline void learn_levels(const Job &job, int news, int *counts) {
-  Camera *camera = job.camera;
-  if (news == 0) return;
-  const int since = camera->news + news;
-  int sum = 0;
-  for (int start = 0; start < kBins; start += blockDim.x) {
-    const int i = start + threadIdx.x;
-    if (i < kBins) counts[i] += camera->counts[i];
+__device__ inline float level(const State &t, double share, int total) {
+  const double wanted = share * total;
+  int cumulated = 0, bin = 0;
+  for (; bin < kBins; ++bin) {
+    cumulated += t.histogram[bin];
+    if (cumulated >= wanted) break;
   }
-  __syncthreads();
-  if (threadIdx.x < kWarp) {
-    for (int i = lane(); i < kBins; i += kWarp) sum += counts[i];
-    sum = __shfl_sync(kAllLanes, sum_to_lane(sum), kWarp - 1);
-    const int halve = since >= 32 && sum > 8192 ? 1 : 0;
-    for (int i = lane(); i < kBins; i += kWarp) camera->counts[i] = counts[i] = counts[i] >> halve;
-    __syncwarp();
-    if (since >= 32) compute_levels(counts, job.options.shares, camera->levels);
-    if (lane() == 0) camera->news = since >= 32 ? 0 : since;
-  }
+  return divide(static_cast<float>(bin), static_cast<float>(kBins));
 }
 
-// Starts a track in place `at`.
-__device__ inline void found_one(const Job &job, int at, int col, float strong) {
-  const Options &o = job.options;
-  const Table &table = job.table;
-  const float4 box = job.scratch.seen[col];
-  const float measured[4] = {box.x, box.y, box.z, box.w};
-  const float speed = mul(o.speed, body_height(o, box.z, box.w)), size_speed = mul(o.size_speed, box.w);
-#pragma unroll
-  for (int axis = 0; axis < 4; ++axis) {
-    table.real(kValue + axis, at) = measured[axis];
-    table.real(kRate + axis, at) = 0.0f;
-    table.real(kVar + axis, at) = square(mul(axis < 2 ? o.noise : o.size_noise, axis % 2 ? box.w : box.z));
-    table.real(kCov + axis, at) = 0.0f;
-    table.real(kRateVar + axis, at) = square(axis < 2 ? speed : size_speed);
+// The histogram's levels, now and then. One thread.
+__device__ inline void learn(State &t, const Options &o, int scores) {
+  t.news += scores;
+  if (t.news < 32) return;
+  t.news = 0;
+  int total = 0;
+  for (int b = 0; b < kBins; ++b) total += t.histogram[b];
+  if (total > 8192) {
+    total = 0;
+    for (int b = 0; b < kBins; ++b) total += t.histogram[b] >>= 1;
   }
-  const float score = job.scratch.scores[col];
-  const float evidence = evidence_of(o, score, strong);
-  table.real(kEvidence, at) = evidence;
-  table.real(kScore, at) = score;
-  table.real(kHitRate, at) = 0.0f;
-  table.unseen[at] = 0;
-  table.classes[at] = job.scratch.classes[col];
-  table.confirmed[at] = evidence >= o.confirm_evidence;
+  t.high = level(t, o.high_share, total);
+  t.birth = level(t, o.birth_share, total);
+  t.strong = level(t, o.strong_share, total);
 }
 
-// Step 7: gives the number of births, those for which there is no place included.
-__device__ inline int found(const Job &job, int tracks, int seen, float birth, float strong) {
-  const long long next_id = job.camera->next_id;
-  int births = 0;
-  for (int start = 0; start < seen; start += blockDim.x) {
-    const int j = start + threadIdx.x;
-    const bool good = j < seen && job.shared.col_row[j] == kNone && job.scratch.scores[j] >= birth;
-    int more;
-    const int rank = births + rank_in_block(good, &more);
-    if (good && tracks + rank < job.table.capacity) {
-      found_one(job, tracks + rank, j, strong);
-      job.table.ids[tracks + rank] = next_id + rank;
+// Step 7: free detections of a good score found tracks, in order.
+__device__ inline void found(State &t, const Options &o, const Scratch &s, int seen, Shared &shared, float birth, float strong) {
+  begin(shared.compaction, t.count);
+  const int count = t.count;
+  for (int first = 0; first < seen; first += kThreads) {
+    const int j = first + threadIdx.x;
+    const bool born = j < seen && s.score[j] >= birth && shared.assignment.owner[j] == kFree;
+    const int i = place(shared.compaction, born);
+    if (!born || i >= kTracks) continue;
+    const float w = s.box[2][j], h = s.box[3][j];
+    const float speed = mul(o.speed, body_height(w, h, o)), size_speed = mul(o.size_speed, h);
+    for (int axis = 0; axis < 4; ++axis) {
+      t.real[kValue + axis][i] = s.box[axis][j];
+      t.real[kRate + axis][i] = t.real[kCov + axis][i] = 0.0f;
+      t.real[kVar + axis][i] = variance(axis < 2 ? o.noise : o.size_noise, axis % 2 ? h : w);
+      t.real[kRateVar + axis][i] = axis < 2 ? mul(speed, speed) : mul(size_speed, size_speed);
     }
-    births += more;
+    const float evidence = evidence_of(s.score[j], strong, o);
+    t.real[kEvidence][i] = evidence;
+    t.real[kScore][i] = s.score[j];
+    t.real[kHitRate][i] = 0.0f;
+    t.id[i] = t.next_id + i - count;
+    t.cls[i] = s.cls[j];
+    t.unseen_us[i] = 0;
+    t.confirmed[i] = evidence >= o.confirm_evidence;
   }
   __syncthreads();
-  return births;
+  if (threadIdx.x == 0) {
+    int total = shared.compaction.total;
+    if (total > kTracks) shared.overflow |= kTooManyTracks, total = kTracks;
+    t.next_id += total - count;
+    t.count = total;
+  }
+  __syncthreads();
 }
 
 // Step 8.
-__device__ inline int give_out(const Job &job, int tracks) {
-  const Options &o = job.options;
-  const Table &table = job.table;
-  const Output &out = job.output;
-  int given = 0;
-  for (int start = 0; start < tracks; start += blockDim.x) {
-    const int i = start + threadIdx.x;
-    bool shown = false, matched = false;
-    if (i < tracks) {
-      const long long unseen = table.unseen[i];
-      matched = unseen == 0;
-      shown = matched || (table.confirmed[i] && unseen <= o.coast && table.real(kHitRate, i) >= o.coast_rate);
+__device__ inline void give_out(const State &t, const Options &o, Output &out, Compaction &c) {
+  begin(c, 0);
+  for (int first = 0; first < t.count; first += kThreads) {
+    const int i = first + threadIdx.x;
+    const bool inside = i < t.count;
+    const bool seen = inside && t.unseen_us[i] == 0;
+    const bool shown = seen || (inside && t.confirmed[i] && t.unseen_us[i] <= o.coast_us &&
+                                t.real[kHitRate][i] >= o.coast_rate);
+    const int at = place(c, shown);
+    if (!shown) continue;
+    out.id[at] = t.id[i];
+    for (int axis = 0; axis < 2; ++axis) {
+      const float half = mul(0.5f, t.real[kValue + 2 + axis][i]);
+      out.box[at][axis] = sub(t.real[kValue + axis][i], half);
+      out.box[at][axis + 2] = add(t.real[kValue + axis][i], half);
     }
-    int more;
-    const int at = given + rank_in_block(shown, &more);
-    if (shown) {
-      const float x = table.real(kValue, i), y = table.real(kValue + 1, i);
-      const float half_w = mul(0.5f, table.real(kValue + 2, i)), half_h = mul(0.5f, table.real(kValue + 3, i));
-      out.ids[at] = table.ids[i];
-      out.boxes[at] = make_float4(sub(x, half_w), sub(y, half_h), add(x, half_w), add(y, half_h));
-      out.scores[at] = matched ? table.real(kScore, i) : 0.0f;
-      out.classes[at] = table.classes[i];
-      out.confirmed[at] = table.confirmed[i] != 0;
-    }
-    given += more;
+    out.score[at] = seen ? t.real[kScore][i] : 0.0f;
+    out.cls[at] = t.cls[i];
+    out.confirmed[at] = t.confirmed[i] != 0;
   }
-  return given;
+  __syncthreads();
 }
 
-__device__ inline void track_frame(const Job &job, const Detections &given) {
-  __shared__ int counts[kBins];
-  const float birth = job.camera->levels[1], strong = job.camera->levels[2];
-  int ended;
-  const int seen = clean(job, given);
-  int tracks = advance(job, &ended);
-  match(job, tracks, seen);
-  const int news = correct(job, tracks, strong, counts);
-  learn_levels(job, news, counts);
-  const int births = found(job, tracks, seen, birth, strong);
-  const int places = min(births, job.table.capacity - tracks);
-  tracks += places;
-  const int shown = give_out(job, tracks);
-  if (threadIdx.x == 0) {
-    job.camera->next_id += places;
-    job.camera->tracks = tracks;
-    *job.output.head = {shown, ended, births - places, 0};
-  }
-}
-
-}  // namespace tracker
 }  // namespace edgecount
 
-// Block b tracks picture b of camera `cameras[b]`; a negative one is not tracked.
+using namespace edgecount;
+
+// One frame of each camera of the batch: grid = pictures, block = THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    track_frames(const float4 *boxes, const float *scores, const int *classes, const int *counts, const int *cameras,
-                 const edgecount::tracker::Step *steps, const edgecount::tracker::Options *options,
-                 unsigned char *states, unsigned char *scratches, unsigned char *outputs, int capacity, int stride) {
-  using namespace edgecount::tracker;
-  DYNAMIC_SHARED(unsigned char, memory);
-  const int picture = blockIdx.x, camera = cameras[picture];
-  const Output output(outputs + picture * Output::bytes(capacity), capacity);
-  if (camera < 0) {
-    if (threadIdx.x == 0) *output.head = {0, 0, 0, 0};
+track(State *states, Scratch *scratches, Seen seen, const Step *steps, const Options *all_options, Output *outputs) {
+  __shared__ Shared shared;
+  const Step step = steps[blockIdx.x];
+  if (step.camera < 0) {
+    if (threadIdx.x == 0) outputs[blockIdx.x].count = outputs[blockIdx.x].ended = outputs[blockIdx.x].overflow = 0;
     return;
   }
-  unsigned char *state = states + camera * Table::bytes(capacity);
-  const size_t first = size_t(picture) * stride;
-  const Detections given = {boxes + first, scores + first, classes + first, max(0, min(counts[picture], stride))};
-  const Job job = {options[camera],
-                   steps[picture],
-                   reinterpret_cast<Camera *>(state),
-                   Table(state, capacity),
-                   Scratch(scratches + picture * Scratch::bytes(capacity, stride), capacity, stride),
-                   Shared(memory, capacity, stride),
-                   output};
-  track_frame(job, given);
+  const Options &options = all_options[step.camera];
+  State &t = states[step.camera];
+  Scratch &s = scratches[blockIdx.x];
+  Output &out = outputs[blockIdx.x];
+  if (threadIdx.x == 0) shared.overflow = shared.scores = 0;
+  const int count = clean(seen, blockIdx.x, options, s, shared.compaction);
+  const float birth = t.birth, strong = t.strong;
+  age(t, step, options, out, shared.compaction);
+  predict(t, step, options, s);
+  __syncthreads();
+  pair(t, options, s, count, &shared.overflow);
+  match(t, options, s, count, shared.assignment);
+  correct(t, options, s, shared);
+  if (threadIdx.x == 0 && shared.matched) learn(t, options, shared.scores);
+  __syncthreads();
+  found(t, options, s, count, shared, birth, strong);
+  give_out(t, options, out, shared.compaction);
+  if (threadIdx.x == 0) {
+    out.count = shared.compaction.total;
+    out.overflow = shared.overflow;
+  }
 }

@@ -1,300 +1,255 @@
-// Optimal assignment on the sparse pairs, by connected components.
+// Optimal assignment of tracks and detections, exact, in integers.
 //
-// Each row has a column of its own at the price of staying free. With all potentials of
-// columns 0, each row asks for its cheapest column; where several ask for one, the cheapest
-// pair gets it. That is optimal for the rows that got theirs; the others are brought in one
-// by one along shortest augmenting paths (Jonker, Volgenant, "A shortest augmenting path
-// algorithm for dense and sparse linear assignment problems", Computing 38, 1987), a warp per
-// component. The optimum is unique, so nothing depends on the order. All sums are integers.
+// Pairs fall into connected components. One with a single track or detection is settled by
+// its least key; a larger one by shortest augmenting paths (Jonker and Volgenant 1987; each
+// track may also stay unmatched, at cost 0 where a pair costs key − limit), one warp a
+// component. The keys make the optimum unique, so that any exact solver, in any order,
+// finds the pairs of edgecount/track/_assignment.py.
 #pragma once
-#include "tracker_block.cuh"
-#include "tracker_pairs.cuh"
+#include "tracker_state.cuh"
 
 namespace edgecount {
-namespace tracker {
 
-struct Edge {
-  int col;
-  long long key;
+constexpr int64_t kNever = 1ll << 60;
+constexpr int kFree = -1;
+constexpr int kUnmatched = -2;
+
+struct Assignment {  // in shared memory
+  int parent[kTracks + kDetections];
+  int rows[kTracks], columns[kTracks];  // sizes of components, by root; then how many are listed
+  int first[kTracks];                   // where a component's members are listed
+  int work[kTracks];                    // roots of components to solve
+  int match[kTracks];                   // a track's detection, or kFree
+  int owner[kDetections];               // a detection's track, or kFree
+  uint8_t row_open[kTracks], column_open[kDetections];
+  int listed, works, next;
 };
 
-// The pairs of one round: 0: confirmed tracks, high detections. 1: what they left: low
-// detections, and tentative tracks with high ones. Those two have no row or column in common.
-struct Problem {
-  const Options &options;
-  const Shared &shared;
-  const Scratch &scratch;
-  int rows, cols, capacity, round;
+__device__ __forceinline__ int64_t key_of(int row, const Edge &e) {
+  const int64_t tie = 2048ll * (row + e.detection) - static_cast<int64_t>(row) * e.detection;
+  return (static_cast<int64_t>(e.cost) << 22) + tie;
+}
 
-  __device__ bool takes_part(int row) const {
-    return round == 0 ? shared.row_flags[row] & kConfirmed : shared.row_col[row] == kNone;
+__device__ __forceinline__ bool open(const Assignment &a, const Edge &e, int limit) {
+  return a.column_open[e.detection] && e.cost < limit;
+}
+
+__device__ inline int root_of(const Assignment &a, int node) {
+  // Other threads join roots meanwhile: what is read may be old, but always leads upwards.
+  int parent = *const_cast<const volatile int *>(&a.parent[node]);
+  while (parent != node) {
+    node = parent;
+    parent = *const_cast<const volatile int *>(&a.parent[node]);
   }
-  __device__ bool column_takes_part(int col) const {
-    return round == 0 ? shared.col_flags[col] & kHigh : !(shared.col_flags[col] & kTaken);
-  }
-  __device__ long long limit(int row) const {
-    const int at = round == 0 ? 0 : shared.row_flags[row] & kConfirmed ? 1 : 2;
-    return (long long)(options.limits[at]) << kShift;
-  }
-  __device__ int slots(int row) const {
-    const int degree = scratch.degrees[row];
-    return degree == kDense ? cols : degree;
-  }
-  // The pair in a slot of a row that takes part; false where it is none of this round.
-  __device__ bool pair(int row, int slot, Edge *edge) const {
-    int col = slot, cost;
-    if (scratch.degrees[row] == kDense) {
-      if (!column_takes_part(col)) return false;
-      cost = pair_cost(options, scratch.gates[row], scratch.bodies[row], scratch.seen[col]);
-      if (cost >= pair_limit(options, shared.row_flags[row], shared.col_flags[col])) return false;
-    } else {
-      const unsigned packed = scratch.edges[slot * capacity + row];
-      col = packed & (kSpan - 1);
-      cost = packed >> 11;
-      if (!column_takes_part(col)) return false;
+  return node;
+}
+
+// Joins two components; the lower root stays, which is a track's.
+__device__ inline void join(Assignment &a, int x, int y) {
+  x = root_of(a, x);
+  y = root_of(a, y);
+  while (x != y) {
+    if (x < y) {
+      const int t = x;
+      x = y;
+      y = t;
     }
-    // In round 1 a confirmed track has low detections only.
-    if (round == 1 && (shared.row_flags[row] & kConfirmed) && (shared.col_flags[col] & kHigh)) return false;
-    edge->col = col;
-    edge->key = ((long long)(cost) << kShift) + kSpan * (row + col) - row * col;
-    return true;
+    const int found = atomicCAS(&a.parent[x], x, y);
+    if (found == x) return;
+    x = root_of(a, found);
+    y = root_of(a, y);
   }
+}
+
+__device__ inline void find_components(Assignment &a, const Scratch &s, int rows, int columns, int limit) {
+  for (int i = threadIdx.x; i < rows; i += kThreads) {
+    a.parent[i] = i;
+    a.rows[i] = a.columns[i] = 0;
+  }
+  for (int j = threadIdx.x; j < columns; j += kThreads) a.parent[kTracks + j] = kTracks + j;
+  if (threadIdx.x == 0) a.listed = a.works = a.next = 0;
+  __syncthreads();
+  for (int i = threadIdx.x; i < rows; i += kThreads)
+    if (a.row_open[i])
+      for (int k = 0; k < s.degree[i]; ++k)
+        if (open(a, s.edge[i][k], limit)) join(a, i, kTracks + s.edge[i][k].detection);
+  __syncthreads();
+  // A track without a pair is a root alone, and a detection without one its own, above kTracks.
+  for (int i = threadIdx.x; i < rows; i += kThreads)
+    if (a.row_open[i]) atomicAdd(&a.rows[root_of(a, i)], 1);
+  for (int j = threadIdx.x; j < columns; j += kThreads) {
+    const int root = root_of(a, kTracks + j);
+    if (root < kTracks) atomicAdd(&a.columns[root], 1);
+  }
+  __syncthreads();
+}
+
+__device__ inline void give(Assignment &a, int row, int column) {
+  a.match[row] = column;
+  a.owner[column] = row;
+}
+
+// Components with one track or one detection.
+__device__ inline void settle_simple(Assignment &a, Scratch &s, int rows, int limit) {
+  for (int pass = 0; pass < 2; ++pass) {
+    for (int i = threadIdx.x; i < rows; i += kThreads) {
+      if (!a.row_open[i]) continue;
+      const int root = root_of(a, i);
+      const bool single = a.rows[root] == 1, shared = !single && a.columns[root] == 1;
+      if (!a.columns[root] || !(single || shared)) continue;
+      int64_t best = kNever;
+      int column = kFree;
+      for (int k = 0; k < s.degree[i]; ++k) {
+        const Edge &e = s.edge[i][k];
+        if (!open(a, e, limit)) continue;
+        const int64_t key = key_of(i, e);
+        if (key < best) best = key, column = e.detection;
+      }
+      if (single && pass == 0) give(a, i, column);
+      if (shared && pass == 0) atomicMin(reinterpret_cast<long long *>(&s.price[column]), static_cast<long long>(best));
+      if (shared && pass == 1 && s.price[column] == best) give(a, i, column);
+    }
+    __syncthreads();
+  }
+}
+
+// Lists the members of all other components: tracks first, then detections.
+__device__ inline void list_members(Assignment &a, Scratch &s, int rows, int columns) {
+  for (int i = threadIdx.x; i < rows; i += kThreads) {
+    if (!a.row_open[i] || a.parent[i] != i || a.rows[i] < 2 || a.columns[i] < 2) continue;
+    a.first[i] = atomicAdd(&a.listed, a.rows[i] + a.columns[i]);
+    a.work[atomicAdd(&a.works, 1)] = i;
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < rows + columns; i += kThreads) {
+    const bool row = i < rows;
+    if (row && !a.row_open[i]) continue;
+    const int root = root_of(a, row ? i : kTracks + i - rows);
+    if (root >= kTracks || a.rows[root] < 2 || a.columns[root] < 2) continue;
+    // The upper half of each count says how many are listed already.
+    const int at = atomicAdd(row ? &a.rows[root] : &a.columns[root], 1 << 16) >> 16;
+    const int before = row ? 0 : a.rows[root] & 0xffff;
+    s.list[a.first[root] + before + at] = row ? i : i - rows;
+  }
+  __syncthreads();
+}
+
+struct Nearest {
+  int64_t distance;
+  int column;
 };
 
-// Union-find. While it is built, others change it: read through atomics.
-__device__ inline int root_while_building(int *parent, int x) {
-  for (;;) {
-    const int up = atomicAdd(&parent[x], 0);
-    if (up == x) return x;
-    x = up;
+__device__ inline Nearest nearest_of_warp(Nearest mine) {
+  for (int offset = 16; offset; offset /= 2) {
+    const int64_t distance = __shfl_xor_sync(kAllLanes, static_cast<long long>(mine.distance), offset);
+    const int column = __shfl_xor_sync(kAllLanes, mine.column, offset);
+    const bool closer = distance < mine.distance || (distance == mine.distance && column < mine.column);
+    if (closer) mine = Nearest{distance, column};
   }
+  return mine;
 }
 
-__device__ inline int root(const int *parent, int x) {
-  while (parent[x] != x) x = parent[x];
-  return x;
-}
-
-// Roots are the least of their component, so always rows.
-__device__ inline void unite(int *parent, int a, int b) {
-  for (;;) {
-    a = root_while_building(parent, a);
-    b = root_while_building(parent, b);
-    if (a == b) return;
-    if (a < b) { const int t = a; a = b; b = t; }
-    if (atomicCAS(&parent[a], a, b) == a) return;
+// Adds one track to a component's matching. The warp's lanes share the work; all see the
+// same scalars. `before` of a column that the tree holds is marked by its complement.
+__device__ inline void augment(Assignment &a, Scratch &s, int source, const int *columns, int count, int64_t limit) {
+  for (int k = lane(); k < count; k += kWarp) s.distance[columns[k]] = kNever;
+  Nearest least{0, 0};  // staying unmatched costs 0, and so does the cheapest pair from here on
+  for (int k = lane(); k < s.degree[source]; k += kWarp) {
+    const Edge &e = s.edge[source][k];
+    if (!open(a, e, static_cast<int>(limit >> 22))) continue;
+    const int64_t cost = key_of(source, e) - limit - s.price[e.detection];
+    if (cost < least.distance) least.distance = cost;
   }
-}
-
-// Each row takes its cheapest column if it is the cheapest there.
-__device__ inline void take_cheapest(const Problem &p) {
-  const Shared &s = p.shared;
-  for (int j = threadIdx.x; j < p.cols; j += blockDim.x) {
-    s.dist[j] = kFar;
-    s.v[j] = 0;
-  }
-  __syncthreads();
-  for (int i = threadIdx.x; i < p.rows; i += blockDim.x) {
-    s.label[i] = kNone;
-    if (!p.takes_part(i)) continue;
-    Edge best = {-1, kFar}, edge;
-    for (int k = 0, slots = p.slots(i); k < slots; ++k)
-      if (p.pair(i, k, &edge) && edge.key < best.key) best = edge;
-    if (best.col < 0) continue;
-    s.u[i] = best.key;
-    s.label[i] = uint16_t(best.col);
-    atomicMin(&s.dist[best.col], best.key);
-  }
-  __syncthreads();
-  for (int i = threadIdx.x; i < p.rows; i += blockDim.x) {
-    const uint16_t col = s.label[i];
-    if (col == kNone || s.dist[col] != s.u[i]) continue;
-    s.row_col[i] = col;
-    s.col_row[col] = uint16_t(i);
-  }
-  __syncthreads();
-}
-
-// Lists the rows in `pending` that asked and got none, in order.
-__device__ inline int list_pending(const Problem &p) {
-  const Shared &s = p.shared;
-  int count = 0;
-  for (int start = 0; start < p.rows; start += blockDim.x) {
-    const int i = start + threadIdx.x;
-    const bool open = i < p.rows && s.label[i] != kNone && s.row_col[i] == kNone;
-    int more;
-    const int at = rank_in_block(open, &more);
-    if (open) s.pending[count + at] = uint16_t(i);
-    count += more;
-  }
-  __syncthreads();
-  return count;
-}
-
-// Labels pending rows by component, counts its columns, and finds each one's first such row.
-__device__ inline void find_components(const Problem &p, int pending) {
-  const Shared &s = p.shared;
-  int *parent = s.parent;
-  for (int x = threadIdx.x; x < p.capacity + p.cols; x += blockDim.x) parent[x] = x;
-  for (int i = threadIdx.x; i < p.rows; i += blockDim.x) {
-    s.columns[i] = 0;
-    s.leader[i] = pending;
-  }
-  for (int j = threadIdx.x; j < p.cols; j += blockDim.x) s.dist[j] = kFar;
-  __syncthreads();
-  for (int i = threadIdx.x; i < p.rows; i += blockDim.x) {
-    if (s.label[i] == kNone) continue;
-    Edge edge;
-    for (int k = 0, slots = p.slots(i); k < slots; ++k)
-      if (p.pair(i, k, &edge)) unite(parent, i, p.capacity + edge.col);
-  }
-  __syncthreads();
-  for (int j = threadIdx.x; j < p.cols; j += blockDim.x) {
-    const int r = root(parent, p.capacity + j);
-    if (r < p.capacity) atomicAdd(&s.columns[r], 1);
-  }
-  for (int k = threadIdx.x; k < pending; k += blockDim.x) {
-    const int r = root(parent, s.pending[k]);
-    s.label[k] = uint16_t(r);  // by place in the list from here on
-    atomicMin(&s.leader[r], k);
-  }
-  __syncthreads();
-}
-
-// Least distance among the touched columns from `scanned` on, with its place, in one number.
-__device__ inline unsigned long long nearest(const Shared &s, const uint16_t *touched, int scanned, int count) {
-  unsigned long long best = ~0ull;
-  for (int at = scanned + lane(); at < count; at += kWarp) {
-    const unsigned long long here = (unsigned long long)(s.dist[touched[at]]) << 16 | unsigned(at);
-    if (here < best) best = here;
-  }
-  for (int by = kWarp / 2; by; by /= 2) {
-    const unsigned long long other = __shfl_xor_sync(kAllLanes, best, by);
-    if (other < best) best = other;
-  }
-  return best;
-}
-
-// Brings row `start` in along the shortest augmenting path. One warp; `touched` has room for
-// all columns of the component.
-__device__ inline void augment(const Problem &p, int start, uint16_t *touched) {
-  const Shared &s = p.shared;
-  int count = 0, scanned = 0, row = start, last_row = start, last_col = -1;
-  long long reached = 0, shortest = p.limit(start) - s.u[start];
-  for (;;) {
-    const long long row_potential = s.u[row];
-    for (int k = lane(), slots = p.slots(row); k - int(lane()) < slots; k += kWarp) {
-      Edge edge;
-      bool nearer = k < slots && p.pair(row, k, &edge), first = false;
-      if (nearer) {
-        const long long distance = reached + edge.key - row_potential - s.v[edge.col];
-        const long long before = s.dist[edge.col];
-        nearer = distance < before && distance < shortest;
-        first = nearer && before == kFar;
-        if (nearer) {
-          s.dist[edge.col] = distance;
-          s.pred[edge.col] = uint16_t(row);
-        }
-      }
-      const unsigned firsts = __ballot_sync(kAllLanes, first);
-      if (first) touched[count + __popc(firsts & lanes_below())] = uint16_t(edge.col);
-      count += __popc(firsts);
+  least = nearest_of_warp(least);
+  if (lane() == 0) s.potential[source] = least.distance;
+  __syncwarp();
+  int row = source, idle = source;
+  int64_t reached = 0, idle_at = kNever;
+  int sink = kFree;
+  while (true) {
+    const int64_t base = reached - s.potential[row];
+    if (base < idle_at) idle_at = base, idle = row;
+    for (int k = lane(); k < s.degree[row]; k += kWarp) {
+      const Edge &e = s.edge[row][k];
+      const int j = e.detection;
+      if (!open(a, e, static_cast<int>(limit >> 22)) || (s.distance[j] != kNever && s.before[j] < 0)) continue;
+      const int64_t through = base + key_of(row, e) - limit - s.price[j];
+      if (through < s.distance[j]) s.distance[j] = through, s.before[j] = row;
     }
     __syncwarp();
-    const unsigned long long next = nearest(s, touched, scanned, count);
-    if (next == ~0ull || (long long)(next >> 16) >= shortest) break;
-    const int at = int(next & 0xffff);
-    const uint16_t col = touched[at];
-    reached = (long long)(next >> 16);
-    if (s.col_row[col] == kNone) {
-      shortest = reached;
-      last_col = col;
+    Nearest best{kNever, kDetections};
+    for (int k = lane(); k < count; k += kWarp) {
+      const int j = columns[k];
+      const int64_t d = s.distance[j];
+      if (d == kNever || s.before[j] < 0) continue;
+      if (d < best.distance || (d == best.distance && j < best.column)) best = Nearest{d, j};
+    }
+    best = nearest_of_warp(best);
+    if (best.column == kDetections || idle_at <= best.distance) {
+      reached = idle_at;
       break;
     }
-    __syncwarp();
-    if (lane() == 0) {
-      touched[at] = touched[scanned];
-      touched[scanned] = col;
+    reached = best.distance;
+    if (a.owner[best.column] == kFree) {
+      sink = best.column;
+      break;
     }
-    ++scanned;
+    row = a.owner[best.column];
+    if (lane() == 0) s.before[best.column] = ~s.before[best.column];
     __syncwarp();
-    row = s.col_row[col];
-    const long long through = reached + p.limit(row) - s.u[row];
-    if (through < shortest) {
-      shortest = through;
-      last_row = row;
-    }
   }
-  __syncwarp();
-  for (int at = lane(); at < count; at += kWarp) {
-    const uint16_t col = touched[at];
-    if (at < scanned) {
-      const long long change = shortest - s.dist[col];
-      if (change > 0) {
-        s.v[col] -= change;
-        s.u[s.col_row[col]] += change;
-      }
-    }
-    s.dist[col] = kFar;
+  // Reduced costs stay ≥ 0: what the tree holds moves by how much earlier it was reached.
+  for (int k = lane(); k < count; k += kWarp) {
+    const int j = columns[k];
+    if (s.distance[j] == kNever || s.before[j] >= 0) continue;
+    const int64_t earlier = reached - s.distance[j];
+    s.price[j] -= earlier;
+    s.potential[a.owner[j]] += earlier;
+    s.before[j] = ~s.before[j];
   }
   __syncwarp();
   if (lane() == 0) {
-    s.u[start] += shortest;
-    int col = last_col;
-    if (col < 0) {  // `last_row` stays free, and gives its column away
-      col = s.row_col[last_row] == kNone ? -1 : s.row_col[last_row];
-      s.row_col[last_row] = kNone;
+    s.potential[source] += reached;
+    int column = sink;
+    if (sink == kFree) {
+      column = a.match[idle];
+      a.match[idle] = kUnmatched;
     }
-    while (col >= 0) {
-      const int owner = s.pred[col];
-      const int given_up = s.row_col[owner] == kNone ? -1 : s.row_col[owner];
-      s.row_col[owner] = uint16_t(col);
-      s.col_row[col] = uint16_t(owner);
-      col = given_up;
+    while (column >= 0) {
+      const int previous = s.before[column];
+      const int next = a.match[previous];
+      give(a, previous, column);
+      column = next;
     }
   }
   __syncwarp();
 }
 
-// Solves one round into row_col and col_row. Ends with a barrier.
-__device__ inline void assign(const Problem &p) {
-  const Shared &s = p.shared;
-  __shared__ int pool;
-  if (threadIdx.x == 0) pool = 0;
-  take_cheapest(p);
-  const int pending = list_pending(p);
-  if (pending == 0) return;
-  find_components(p, pending);
-  const int warps = blockDim.x / kWarp;
-  for (int k = threadIdx.x / kWarp; k < pending; k += warps) {
-    const int component = s.label[k];
-    if (s.leader[component] != k) continue;
-    int base = 0;
-    if (lane() == 0) base = atomicAdd(&pool, s.columns[component]);
-    base = __shfl_sync(kAllLanes, base, 0);
-    for (int from = k; from < pending; from += kWarp) {
-      const int at = from + lane();
-      unsigned ours = __ballot_sync(kAllLanes, at < pending && s.label[at] == component);
-      for (; ours; ours &= ours - 1) augment(p, s.pending[from + __ffs(ours) - 1], s.touched + base);
-    }
+__device__ inline void solve_components(Assignment &a, Scratch &s, int limit) {
+  while (true) {
+    int at = 0;
+    if (lane() == 0) at = atomicAdd(&a.next, 1);
+    at = __shfl_sync(kAllLanes, at, 0);
+    if (at >= a.works) break;
+    const int root = a.work[at];
+    const int rows = a.rows[root] & 0xffff, columns = a.columns[root] & 0xffff;
+    const int *row = s.list + a.first[root], *column = row + rows;
+    for (int k = 0; k < rows; ++k) augment(a, s, row[k], column, columns, static_cast<int64_t>(limit) << 22);
   }
   __syncthreads();
 }
 
-// All three stages. Ends with a barrier.
-__device__ inline void assign_all(Problem p) {
-  const Shared &s = p.shared;
-  for (int i = threadIdx.x; i < p.rows; i += blockDim.x) s.row_col[i] = kNone;
-  for (int j = threadIdx.x; j < p.cols; j += blockDim.x) s.col_row[j] = kNone;
+// Matches the open tracks and detections; what is matched is open no more.
+__device__ inline void assign(Assignment &a, Scratch &s, int rows, int columns, int limit) {
+  for (int j = threadIdx.x; j < columns; j += kThreads) s.price[j] = kNever;
+  find_components(a, s, rows, columns, limit);
+  settle_simple(a, s, rows, limit);
+  for (int j = threadIdx.x; j < columns; j += kThreads) s.price[j] = 0;
+  list_members(a, s, rows, columns);
+  solve_components(a, s, limit);
+  for (int i = threadIdx.x; i < rows; i += kThreads)
+    if (a.match[i] == kUnmatched) a.match[i] = kFree;
   __syncthreads();
-  p.round = 0;
-  assign(p);
-  for (int j = threadIdx.x; j < p.cols; j += blockDim.x)
-    if (s.col_row[j] != kNone) s.col_flags[j] |= kTaken;
-  __syncthreads();
-  p.round = 1;
-  assign(p);
 }
 
-}  // namespace tracker
 }  // namespace edgecount

@@ -1,164 +1,143 @@
-// What the tracker keeps, reads and writes. edgecount/infer/cuda/tracker.py has the same
-// layouts as NumPy dtypes.
+// What the tracker keeps of each camera, and what it is told; docs/tracker.md is the
+// specification, edgecount/track/two_stage.py the reference. All reals are float32, in the
+// order written there; __f…_rn keeps the compiler from fusing a product and a sum.
 #pragma once
 #include "common.cuh"
 
+#ifndef TRACKS
+#define TRACKS 1024  // most tracks of a camera
+#endif
+#ifndef DETECTIONS
+#define DETECTIONS 1024  // most detections of a picture
+#endif
+#ifndef NEIGHBOURS
+#define NEIGHBOURS 128  // most detections in one track's gate
+#endif
+#ifndef THREADS
+#define THREADS 512
+#endif
+
 namespace edgecount {
-namespace tracker {
 
+constexpr int kTracks = TRACKS;
+constexpr int kDetections = DETECTIONS;
+constexpr int kNeighbours = NEIGHBOURS;
+constexpr int kThreads = THREADS;
 constexpr int kBins = 256;
-constexpr int kEdges = 32;       // pairs of a row that are kept; a row of more makes them anew
-constexpr int kDense = -1;       // degree of such a row
-constexpr int kSpan = 2048;      // rows and columns that the tie rule tells apart
-constexpr int kShift = 22;       // bits of the tie rule
-constexpr uint16_t kNone = 0xffff;
-constexpr long long kFar = 0x7fffffffffffffffll;
+constexpr float kFar = 1e6f;
 
-// Rows of `Table::reals`; those of four are cx, cy, w, h.
-enum Real { kValue = 0, kRate = 4, kVar = 8, kCov = 12, kRateVar = 16, kEvidence = 20, kScore, kHitRate, kReals };
+// Rows of a track's reals: each group of four is cx, cy, w, h.
+enum Row { kValue = 0, kRate = 4, kVar = 8, kCov = 12, kRateVar = 16, kEvidence = 20, kScore, kHitRate, kReals };
+enum Overflow { kTooManyTracks = 1, kTooManyNeighbours = 2 };
 
-// Options of a camera's tracker, rounded as docs/tracker.md says.
+struct State {
+  int64_t next_id;
+  int count;
+  int news;  // scores that came since the levels were computed
+  float high, birth, strong;
+  int unused;
+  int histogram[kBins];
+  int64_t id[kTracks];
+  int64_t unseen_us[kTracks];
+  int cls[kTracks];
+  int confirmed[kTracks];
+  float real[kReals][kTracks];
+};
+
+// What the host works out of dt in float64: the same numbers as the reference has.
+struct Step {
+  int camera;
+  float t, cube, square, fade;  // dt, dt³/3, dt²/2, exp(−dt / size_decay)
+  int64_t dt_us;
+};
+
 struct Options {
-  double shares[3];  // high, birth, strong
-  long long max_age, tentative_age, low_age, coast;  // microseconds
-  int limits[3];     // of the cost: high, low, tentative
-  int floor;         // bin of the detector's own threshold
-  float low, weak_evidence, confirm_evidence, coast_rate;
+  double high_share, birth_share, strong_share;
+  int64_t max_age_us, tentative_age_us, low_age_us, coast_us;
+  float low, confirm_evidence, weak_evidence, coast_rate;
   float noise, size_noise, outlier;
   float acceleration, size_acceleration, speed, size_speed, head_unit;
-  float gate, gate_margin, min_height_ratio;
-  float grow, overlap_weight, distance_weight, height_weight, worst, novice_cost;
-  float unused;
+  float gate, gate_margin, min_height_ratio, grow;  // grow: 0.5 + buffer
+  float base_cost, overlap_weight, distance_weight, height_weight, novice_cost;
+  int limit_high, limit_low, limit_tentative;
+  int floor;  // the lowest bin
 };
 
-// A step in time: dt, dt³/3, dt²/2, exp(−dt / size_decay), and microseconds.
-struct Step {
-  long long us;
-  float dt, cubic, square, decay;
+struct Seen {  // the detections of a batch, as plugins/nms.cu leaves them
+  const float *boxes, *scores;
+  const int *classes, *count;
+  int most;
 };
 
-// The head of a camera's state; its table follows.
-struct Camera {
-  long long next_id;
-  int tracks;
-  int news;          // scores since the levels were computed
-  float levels[3];   // high, birth, strong
-  int unused;
-  int counts[kBins];
+struct Edge {
+  int detection;
+  int cost;
 };
 
-// Columns of a camera's tracks, `capacity` long.
-struct Table {
-  long long *ids, *unseen;
-  float *reals;
-  int *classes, *confirmed;
-  int capacity;
-
-  __device__ Table(unsigned char *memory, int capacity_) : capacity(capacity_) {
-    ids = reinterpret_cast<long long *>(memory + sizeof(Camera));
-    unseen = ids + capacity;
-    reals = reinterpret_cast<float *>(unseen + capacity);
-    classes = reinterpret_cast<int *>(reals + kReals * capacity);
-    confirmed = classes + capacity;
-  }
-  __device__ float &real(int row, int track) const { return reals[row * capacity + track]; }
-  __device__ static size_t bytes(int capacity) {
-    return sizeof(Camera) + size_t(capacity) * (2 * sizeof(long long) + kReals * sizeof(float) + 2 * sizeof(int));
-  }
-};
-
-// A frame's scratch in device memory: usable detections, gates of the tracks, possible pairs.
+// One camera's working memory; nothing in it outlives a launch.
 struct Scratch {
-  float4 *seen;       // cx, cy, w, h
-  float4 *gates;      // cx, cy, rx, ry
-  float4 *bodies;     // w, h, handicap, -
-  float *scores;
-  int *classes;
-  int *degrees;
-  unsigned *edges;    // cost << 11 | detection; edge k of row i is at k * capacity + i
-
-  __device__ Scratch(unsigned char *memory, int capacity, int detections) {
-    seen = reinterpret_cast<float4 *>(memory);
-    gates = seen + detections;
-    bodies = gates + capacity;
-    scores = reinterpret_cast<float *>(bodies + capacity);
-    classes = reinterpret_cast<int *>(scores + detections);
-    degrees = classes + detections;
-    edges = reinterpret_cast<unsigned *>(degrees + capacity);
-  }
-  __device__ static size_t bytes(int capacity, int detections) {
-    return size_t(detections) * (sizeof(float4) + 2 * sizeof(int)) +
-           size_t(capacity) * (2 * sizeof(float4) + (1 + kEdges) * sizeof(int));
-  }
+  int64_t potential[kTracks];           // of rows
+  int64_t price[kDetections];           // of columns
+  int64_t distance[kDetections];
+  float box[4][kDetections];            // cx, cy, w, h
+  float score[kDetections];
+  float radius[2][kTracks];
+  float handicap[kTracks];
+  int cls[kDetections];
+  int degree[kTracks];
+  int list[kTracks + kDetections];      // members of components
+  int before[kDetections];              // the row that a column was reached from
+  Edge edge[kTracks][kNeighbours];
 };
 
-// The result of a frame.
-struct Output {
-  struct Head {
-    int tracks, ended;
-    int dropped;      // births for which there was no place
-    int unused;
-  } *head;
-  long long *ids, *ended;
-  float4 *boxes;
-  float *scores;
-  int *classes;
-  unsigned char *confirmed;
-
-  __device__ Output(unsigned char *memory, int capacity) {
-    head = reinterpret_cast<Head *>(memory);
-    ids = reinterpret_cast<long long *>(memory + sizeof(Head));
-    ended = ids + capacity;
-    boxes = reinterpret_cast<float4 *>(ended + capacity);
-    scores = reinterpret_cast<float *>(boxes + capacity);
-    classes = reinterpret_cast<int *>(scores + capacity);
-    confirmed = reinterpret_cast<unsigned char *>(classes + capacity);
-  }
-  __device__ static size_t bytes(int capacity) {
-    return sizeof(Head) + size_t(capacity) * (2 * sizeof(long long) + sizeof(float4) + 2 * sizeof(int) + 1);
-  }
+struct Output {  // of one picture; the host copies all of it
+  int count, ended, overflow, unused;
+  int64_t id[kTracks];
+  int64_t ended_id[kTracks];
+  float box[kTracks][4];
+  float score[kTracks];
+  int cls[kTracks];
+  uint8_t confirmed[kTracks];
 };
 
-// Row and column flags.
-enum Flag : unsigned char { kConfirmed = 1, kFresh = 2, kHigh = 1, kTaken = 2 };
-
-// Shared memory of a block.
-struct Shared {
-  long long *dist, *v;        // by detection: distance in the search, potential
-  long long *u;               // by track: potential
-  int *parent;                // union-find over tracks, then detections
-  int *columns, *leader;      // by the component's root
-  uint16_t *pred, *col_row, *touched;     // by detection
-  uint16_t *row_col, *pending, *label;    // by track
-  unsigned char *row_flags, *col_flags;
-  // Before the search, in the same place as `dist` and `pred`: detections ordered by x.
-  float *line_x, *line_y;
-  uint16_t *line;
-  // After it, in the place of `u`: innovations as sortable integers.
-  unsigned *off_x, *off_y;
-
-  __device__ Shared(unsigned char *memory, int capacity, int detections) {
-    dist = reinterpret_cast<long long *>(memory);
-    v = dist + detections;
-    u = v + detections;
-    parent = reinterpret_cast<int *>(u + capacity);
-    columns = parent + capacity + detections;
-    leader = columns + capacity;
-    pred = reinterpret_cast<uint16_t *>(leader + capacity);
-    col_row = pred + detections;
-    touched = col_row + detections;
-    row_col = touched + detections;
-    pending = row_col + capacity;
-    label = pending + capacity;
-    row_flags = reinterpret_cast<unsigned char *>(label + capacity);
-    col_flags = row_flags + capacity;
-    line_x = reinterpret_cast<float *>(dist);
-    line_y = line_x + detections;
-    line = pred;
-    off_x = reinterpret_cast<unsigned *>(u);
-    off_y = off_x + capacity;
-  }
+// Where the calling thread's element goes if those without `wanted` are left out, in order.
+// `total` counts on from call to call; all threads of the block call it.
+struct Compaction {
+  int warps[kThreads / 32];
+  int total;
 };
 
-}  // namespace tracker
+__device__ inline int place(Compaction &c, bool wanted) {
+  const unsigned votes = __ballot_sync(kAllLanes, wanted);
+  const int warp = threadIdx.x / kWarp;
+  if (lane() == 0) c.warps[warp] = __popc(votes);
+  __syncthreads();
+  int at = c.total + __popc(votes & lanes_below());
+  for (int i = 0; i < warp; ++i) at += c.warps[i];
+  __syncthreads();
+  if (threadIdx.x == kThreads - 1) c.total = at + (wanted ? 1 : 0);
+  __syncthreads();
+  return at;
+}
+
+__device__ inline void begin(Compaction &c, int total) {
+  __syncthreads();
+  if (threadIdx.x == 0) c.total = total;
+  __syncthreads();
+}
+
+__device__ __forceinline__ float larger(float a, float b) { return a < b ? b : a; }
+__device__ __forceinline__ float smaller(float a, float b) { return b < a ? b : a; }
+__device__ __forceinline__ float mul(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ float add(float a, float b) { return __fadd_rn(a, b); }
+__device__ __forceinline__ float sub(float a, float b) { return __fsub_rn(a, b); }
+__device__ __forceinline__ float divide(float a, float b) { return __fdiv_rn(a, b); }
+
+// How high the person's body is: boxes near square are heads.
+__device__ inline float body_height(float w, float h, const Options &o) {
+  float squareness = divide(sub(divide(w, h), 0.45f), 0.3f);
+  squareness = smaller(larger(squareness, 0.0f), 1.0f);
+  return mul(h, add(1.0f, mul(o.head_unit, squareness)));
+}
+
 }  // namespace edgecount

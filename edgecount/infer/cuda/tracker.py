@@ -1,350 +1,296 @@
-"""The two-stage tracker on the GPU, for many cameras in one launch: ``plugins/tracker.cu``.
+"""The two-stage tracker on the device: every camera of a batch in one launch.
 
-``docs/tracker.md`` specifies it and :mod:`edgecount.track.two_stage` is its reference: ids,
-boxes, scores and ended ids are the same, bit for bit. Whatever needs a transcendental function
-or an option rounded is computed here, on the host, so that a device only adds, multiplies,
-divides and takes roots, each rounded as IEEE says.
+Launches ``plugins/tracker.cu``; ``docs/tracker.md`` specifies it and
+:mod:`edgecount.track.two_stage` is the reference. Ids, boxes and scores are the same bit for bit.
 """
 
 import ctypes
 import math
-from dataclasses import dataclass
-from typing import Any, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, List, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Protocol
 
 from edgecount.errors import EngineError
 from edgecount.infer.cuda import compiler
+from edgecount.infer.cuda.driver import Device, Module, Stream
+from edgecount.infer.cuda.postprocess import DetectionBuffers
 from edgecount.records import Tracks, UInt8Array
-from edgecount.track._association import COST_ONE
-from edgecount.track._score_levels import ScoreLevels
-from edgecount.track.two_stage import Options
+from edgecount.track.two_stage import COST_ONE, LONGEST_STEP, Options, microseconds
 
-KERNEL = "track_frames"
+KERNELS = ("track",)
+MOST_TRACKS = 1024
+MOST_DETECTIONS = 1024
+# Detections in the gate of one track: of boxes that NMS left over, few lie within one's reach.
+MOST_NEIGHBOURS = 128
 THREADS = 512
-LARGEST = 2048  # rows and columns that the assignment's tie rule tells apart
-_UNIT = 32  # capacities are multiples of this, which keeps every column aligned
-_LONGEST_STEP = 1e6  # seconds
 _BINS = 256
-_PRIOR = 64  # scores that the histogram holds at the start
+_PRIOR = 64
 _REALS = 23
-_EDGES = 32
-_STATIC_SHARED = 8 * 1024  # bytes, at least what the kernel declares
 
-# As in plugins/tracker_state.cuh.
-_OPTIONS = np.dtype(
+# Mirrors of plugins/tracker_state.cuh, aligned as C does it.
+STEP = np.dtype(
     [
-        ("shares", "<f8", 3),
-        *((name, "<i8") for name in ("max_age", "tentative_age", "low_age", "coast")),
-        ("limits", "<i4", 3),
-        ("floor", "<i4"),
+        ("camera", np.int32),
+        ("t", np.float32),
+        ("cube", np.float32),
+        ("square", np.float32),
+        ("fade", np.float32),
+        ("dt_us", np.int64),
+    ],
+    align=True,
+)
+_STATE = np.dtype(
+    [
+        ("next_id", np.int64),
+        ("count", np.int32),
+        ("news", np.int32),
+        ("levels", np.float32, 3),
+        ("unused", np.int32),
+        ("histogram", np.int32, _BINS),
+        ("tracks", np.uint8, MOST_TRACKS * (8 + 8 + 4 + 4 + 4 * _REALS)),
+    ],
+    align=True,
+)
+_SCRATCH_BYTES = MOST_TRACKS * (8 + 8 + 4 + 4 + 4 + 8 * MOST_NEIGHBOURS) + MOST_DETECTIONS * (
+    8 + 8 + 32 + 4
+)
+_OUTPUT = np.dtype(
+    [
+        ("count", np.int32),
+        ("ended", np.int32),
+        ("overflow", np.int32),
+        ("unused", np.int32),
+        ("id", np.int64, MOST_TRACKS),
+        ("ended_id", np.int64, MOST_TRACKS),
+        ("box", np.float32, (MOST_TRACKS, 4)),
+        ("score", np.float32, MOST_TRACKS),
+        ("class", np.int32, MOST_TRACKS),
+        ("confirmed", np.uint8, MOST_TRACKS),
+    ],
+    align=True,
+)
+_OVERFLOWS = {
+    1: f"more than {MOST_TRACKS} people are followed at once",
+    2: f"more than {MOST_NEIGHBOURS} heads lie where one person may be",
+}
+
+
+class _Options(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_double) for name in ("high_share", "birth_share", "strong_share")),
+        *((f"{n}_us", ctypes.c_int64) for n in ("max_age", "tentative_age", "low_age", "coast")),
         *(
-            (name, "<f4")
+            (name, ctypes.c_float)
             for name in (
-                *("low", "weak_evidence", "confirm_evidence", "coast_rate"),
-                *("noise", "size_noise", "outlier"),
-                *("acceleration", "size_acceleration", "speed", "size_speed", "head_unit"),
-                *("gate", "gate_margin", "min_height_ratio"),
-                *("grow", "overlap_weight", "distance_weight", "height_weight", "worst"),
-                *("novice_cost", "unused"),
+                "low",
+                "confirm_evidence",
+                "weak_evidence",
+                "coast_rate",
+                "noise",
+                "size_noise",
+                "outlier",
+                "acceleration",
+                "size_acceleration",
+                "speed",
+                "size_speed",
+                "head_unit",
+                "gate",
+                "gate_margin",
+                "min_height_ratio",
+                "grow",
+                "base_cost",
+                "overlap_weight",
+                "distance_weight",
+                "height_weight",
+                "novice_cost",
             )
         ),
-    ]
-)
-_CAMERA = np.dtype(
-    [
-        ("next_id", "<i8"),
-        ("tracks", "<i4"),
-        ("news", "<i4"),
-        ("levels", "<f4", 3),
-        ("unused", "<i4"),
-        ("counts", "<i4", _BINS),
-    ]
-)
-_COMPUTED = frozenset({"shares", "limits", "floor", "grow", "worst", "unused"})
-_TIMES = frozenset({"max_age", "tentative_age", "low_age", "coast"})
-STEP = np.dtype([("us", "<i8"), *((n, "<f4") for n in ("dt", "cubic", "square", "decay"))])
+        *((name, ctypes.c_int) for name in ("limit_high", "limit_low", "limit_tentative", "floor")),
+    )
 
 
-class _Buffer(Protocol):
-    pointer: int
-
-    def close(self) -> None: ...
-
-
-class _Device(Protocol):
-    """What is asked of :class:`~.driver.Device`."""
-
-    @property
-    def properties(self) -> Any: ...
-
-    def allocate(self, size: int) -> Any: ...
-
-    def pinned(self, size: int) -> Any: ...
+class _Seen(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("boxes", "scores", "classes", "count")),
+        ("most", ctypes.c_int),
+    )
 
 
-class _Stream(Protocol):
-    """What is asked of :class:`~.driver.Stream`."""
-
-    def launch(
-        self, function: Any, grid: Any, block: Any, args: Sequence[Any], shared: int = 0
-    ) -> None: ...
-
-    def upload(self, target: int, source: int, size: int) -> None: ...
-
-    def fill(self, target: int, value: int, size: int) -> None: ...
-
-    def synchronize(self) -> None: ...
-
-
-class Capacity(NamedTuple):
-    """How much there is room for; both are multiples of 32, at most 2,048.
-
-    Attributes:
-        tracks: Per camera, those unseen for a while included.
-        detections: Per picture; the stride of the records that are read.
-    """
-
-    tracks: int = 1024
-    detections: int = 1024
-
-    @property
-    def shared_bytes(self) -> int:
-        """Dynamic shared memory of a block."""
-        return 35 * self.tracks + 27 * self.detections
-
-    @property
-    def state_bytes(self) -> int:
-        """Device memory of a camera."""
-        return _CAMERA.itemsize + self.tracks * (2 * 8 + 4 * _REALS + 2 * 4)
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Device memory of a picture in flight."""
-        return 24 * self.detections + self.tracks * (2 * 16 + 4 * (1 + _EDGES))
-
-    @property
-    def output_bytes(self) -> int:
-        """Size of a picture's result."""
-        return 16 + self.tracks * (2 * 8 + 16 + 2 * 4 + 1)
-
-
-@dataclass(frozen=True)
-class TrackerResult:
-    """What a picture's result says.
-
-    Attributes:
-        tracks: As :meth:`edgecount.track.base.Tracker.update` gives them.
-        dropped: New tracks for which there was no room. From the first one on, ids differ
-            from those of a tracker without limits.
-    """
-
-    tracks: Tracks
-    dropped: int
+Load = Callable[[Device, str, Mapping[str, object]], Module]
 
 
 class GpuTracker:
-    """Trackers of many cameras; their state is in device memory.
+    """One tracker a camera, their states in device memory.
 
-    All work on a camera must be enqueued on one stream, or be ordered by events.
+    Args:
+        device: The device.
+        stream: Where it is set up and launched; the same one always.
+        cameras: The options of each camera's tracker.
+        max_batch: Most pictures of a launch, each of another camera.
+        load: Makes the kernel.
+
+    Raises:
+        EngineError: The device failed.
     """
 
     def __init__(
         self,
-        device: _Device,
-        stream: _Stream,
+        device: Device,
+        stream: Stream,
         cameras: Sequence[Options],
         *,
-        batch: int,
-        capacity: Optional[Capacity] = None,
-        module: Optional[Any] = None,
-        threads: int = THREADS,
+        max_batch: int,
+        load: Load = compiler.load,
     ) -> None:
-        """Take the memory, compile the kernel, and start without tracks.
+        self._cameras = list(cameras)
+        self._stream = stream
+        self._module = load(device, "tracker", DEFINES)
+        self._track = self._module.function("track")
+        count = len(self._cameras)
+        self._states = device.allocate(count * _STATE.itemsize)
+        self._scratch = device.allocate(max_batch * _SCRATCH_BYTES)
+        self._options = device.allocate(count * ctypes.sizeof(_Options))
+        self._nothing = device.pinned(4)
+        self._nothing.array[:] = 0
+        self._start(device)
+
+    def step(self, record: Any, camera: int, dt: float) -> None:
+        """Fill the record of one picture (an element of a :data:`STEP` array).
 
         Args:
-            device: The device.
-            stream: The initial state is uploaded on it, and waited for.
-            cameras: The options of each camera's tracker.
-            batch: Pictures of a launch at most.
-            capacity: How much there is room for; 1,024 tracks and detections where None.
-            module: The compiled kernel; compiled here where None.
-            threads: Of a block; ``module`` must be compiled for as many.
-
-        Raises:
-            EngineError: The device has not enough (shared) memory, or no compiler is there.
+            record: Written.
+            camera: Index into ``cameras``; of a negative one nothing is tracked.
+            dt: Seconds since the camera's last picture.
         """
-        self.capacity = capacity or Capacity()
-        self.batch = batch
-        self._cameras = len(cameras)
-        self._threads = threads
-        _check(self.capacity, device.properties.shared_bytes)
-        if module is None:
-            module = compiler.load(device, "tracker", {"THREADS": threads})  # type: ignore[arg-type]
-        self._function = module.function(KERNEL)
-        self._function.allow_shared(self.capacity.shared_bytes)
-        self._options: _Buffer = device.allocate(len(cameras) * _OPTIONS.itemsize)
-        self._states: _Buffer = device.allocate(len(cameras) * self.capacity.state_bytes)
-        self._scratches: _Buffer = device.allocate(batch * self.capacity.scratch_bytes)
-        self._start(device, stream, cameras)
+        dt = min(max(0.0, dt), LONGEST_STEP)
+        decay = self._cameras[max(camera, 0)].size_decay
+        record["camera"] = camera
+        record["t"] = dt
+        record["cube"] = dt**3 / 3
+        record["square"] = dt**2 / 2
+        record["fade"] = math.exp(-dt / decay)
+        record["dt_us"] = microseconds(dt)
 
-    def steps(self, dts: Sequence[float], options: Sequence[Options]) -> NDArray[np.void]:
-        """The time steps of a batch as the kernel reads them, (B,) of :data:`STEP`.
-
-        Args:
-            dts: Seconds since each camera's last picture.
-            options: Of each picture's camera.
-        """
-        return np.array([_step(dt, o) for dt, o in zip(dts, options)], STEP)
+    @staticmethod
+    def result_bytes(batch: int) -> int:
+        """Bytes of the results of a batch."""
+        return batch * _OUTPUT.itemsize
 
     def launch(
-        self,
-        stream: _Stream,
-        boxes: int,
-        scores: int,
-        classes: int,
-        count: int,
-        camera: int,
-        steps: int,
-        batch: int,
-        out: int,
+        self, stream: Stream, found: DetectionBuffers, steps: int, batch: int, out: int
     ) -> None:
-        """Enqueue a frame of ``batch`` different cameras. All addresses are of the device.
+        """Enqueue one step of every camera of a batch.
 
         Args:
-            stream: The stream.
-            boxes: (B, M, 4) float32, M = ``capacity.detections``, aligned to 16 bytes.
-            scores: (B, M) float32.
-            classes: (B, M) int32.
-            count: (B,) int32, detections of each picture.
-            camera: (B,) int32, index of its camera; negative: it is not tracked.
-            steps: (B,) of :data:`STEP`, see :meth:`steps`.
-            batch: B, at most the tracker's ``batch``.
-            out: B results of ``capacity.output_bytes`` each, aligned to 16 bytes; may be
-                mapped host memory. :meth:`read` reads one.
+            stream: Always the same one.
+            found: The detections of ``batch`` pictures.
+            steps: Device address of ``batch`` :data:`STEP` records, no camera twice.
+            batch: Pictures.
+            out: Device address of the results, :meth:`result_bytes`; 16-byte aligned.
+
+        Raises:
+            EngineError: The launch failed.
         """
-        pointers = (boxes, scores, classes, count, camera, steps)
-        own = (self._options.pointer, self._states.pointer, self._scratches.pointer)
-        args: List[Any] = [ctypes.c_void_p(p) for p in (*pointers, *own, out)]
-        args += [ctypes.c_int(self.capacity.tracks), ctypes.c_int(self.capacity.detections)]
         stream.launch(
-            self._function, (batch, 1, 1), (self._threads, 1, 1), args, self.capacity.shared_bytes
+            self._track,
+            (batch, 1, 1),
+            (THREADS, 1, 1),
+            (
+                ctypes.c_void_p(self._states.pointer),
+                ctypes.c_void_p(self._scratch.pointer),
+                _Seen(found.boxes, found.scores, found.classes, found.count, found.most),
+                ctypes.c_void_p(steps),
+                ctypes.c_void_p(self._options.pointer),
+                ctypes.c_void_p(out),
+            ),
         )
 
-    def read(self, result: UInt8Array) -> TrackerResult:
-        """Copy a picture's result out of its bytes: (``capacity.output_bytes``,) uint8."""
-        tracks, ended, dropped = (int(n) for n in result[:12].view(np.int32))
-        columns = _Columns(result, self.capacity.tracks)
-        ids, ended_ids = columns.take(np.int64, tracks), columns.take(np.int64, ended)
-        boxes, scores = columns.take(np.float32, tracks, 4), columns.take(np.float32, tracks)
-        classes, confirmed = columns.take(np.int32, tracks), columns.take(np.uint8, tracks)
-        return TrackerResult(
-            Tracks(ids, boxes, scores, classes, confirmed.astype(np.bool_), ended_ids), dropped
-        )
+    @staticmethod
+    def results(memory: UInt8Array, batch: int) -> List[Tracks]:
+        """Copies of the results of a batch, from their bytes on the host.
 
-    def reset(self, stream: _Stream, camera: int) -> None:
-        """Enqueue: camera number ``camera`` forgets its tracks. Ids are not used again."""
-        if not 0 <= camera < self._cameras:
-            raise IndexError(f"there are {self._cameras} cameras: no number {camera}")
-        at = camera * self.capacity.state_bytes + _offset("tracks")
-        stream.fill(self._states.pointer + at, 0, 4)
+        Raises:
+            EngineError: A camera saw more than the tracker has room for.
+        """
+        outputs = memory[: batch * _OUTPUT.itemsize].view(_OUTPUT)
+        overflow = int(np.bitwise_or.reduce(outputs["overflow"]))
+        if overflow:
+            why = " and ".join(text for bit, text in _OVERFLOWS.items() if overflow & bit)
+            raise EngineError(
+                f"the CUDA tracker has no room: {why}; raise model.score_threshold, or track on "
+                "the host"
+            )
+        return [_tracks(output) for output in outputs]
+
+    def reset(self, stream: Stream, camera: int) -> None:
+        """Forget the tracks of one camera; its ids are not used again.
+
+        Raises:
+            EngineError: The device failed.
+        """
+        address = self._states.pointer + camera * _STATE.itemsize
+        offset = _STATE.fields["count"][1]  # type: ignore[index]
+        stream.upload(address + offset, self._nothing.pointer, 4)
 
     def close(self) -> None:
-        """Free the memory."""
-        for buffer in (self._options, self._states, self._scratches):
+        """Free its memory and kernel; closing the device does, too."""
+        for buffer in (self._states, self._scratch, self._options, self._nothing):
             buffer.close()
+        self._module.close()
 
-    def _start(self, device: _Device, stream: _Stream, cameras: Sequence[Options]) -> None:
-        options = np.concatenate([pack_options(o) for o in cameras])
-        states = np.concatenate([_first_state(o) for o in cameras])
-        staging = device.pinned(options.nbytes + states.nbytes)
-        staging.array[:] = np.concatenate((options.view(np.uint8), states.view(np.uint8)))
-        stream.upload(self._options.pointer, staging.pointer, options.nbytes)
-        for number in range(len(cameras)):
-            stream.upload(
-                self._states.pointer + number * self.capacity.state_bytes,
-                staging.pointer + options.nbytes + number * _CAMERA.itemsize,
-                _CAMERA.itemsize,
-            )
-        stream.synchronize()
-        staging.close()
-
-
-def pack_options(options: Options) -> NDArray[np.void]:
-    """Options as the kernel reads them, (1,): times in µs, reals rounded to float32 once."""
-    packed = np.zeros(1, _OPTIONS)
-    for name in packed.dtype.names or ():
-        if name in _TIMES:
-            packed[name] = round(getattr(options, name) * 1e6)
-        elif name not in _COMPUTED:
-            packed[name] = getattr(options, name)
-    packed["shares"] = _shares(options)
-    packed["limits"] = [
-        round(cost * COST_ONE)
-        for cost in (options.max_cost, options.max_cost_low, options.max_cost_tentative)
-    ]
-    packed["floor"] = _floor(options)
-    packed["grow"] = 0.5 + options.buffer
-    packed["worst"] = options.overlap_weight + options.height_weight
-    return packed
+    def _start(self, device: Device) -> None:
+        """Nobody is followed yet, and scores are as the options assume them."""
+        states = np.zeros(len(self._cameras), _STATE)
+        for state, options in zip(states, self._cameras):
+            floor = _floor(options)
+            state["next_id"] = 1
+            state["histogram"][floor] = _PRIOR
+            state["levels"] = floor / _BINS
+        packed = b"".join(bytes(_options(o)) for o in self._cameras)
+        for target, values in ((self._states, states.tobytes()), (self._options, packed)):
+            staging = device.pinned(max(len(values), 1))
+            staging.array[: len(values)] = np.frombuffer(values, np.uint8)
+            self._stream.upload(target.pointer, staging.pointer, len(values))
+            self._stream.synchronize()
+            staging.close()
 
 
-class _Columns:
-    """Columns of a result, one after the other."""
-
-    def __init__(self, result: UInt8Array, capacity: int) -> None:
-        self._rest = result[16:]
-        self._capacity = capacity
-
-    def take(self, kind: Any, count: int, width: int = 1) -> Any:
-        """A copy of the next column's first ``count`` items."""
-        size = np.dtype(kind).itemsize * width
-        column = self._rest[: count * size].view(kind).copy()
-        self._rest = self._rest[self._capacity * size :]
-        return column.reshape(count, width) if width > 1 else column
-
-
-def _check(capacity: Capacity, shared_bytes: int) -> None:
-    for name, value in capacity._asdict().items():
-        if value % _UNIT or not 0 < value <= LARGEST:
-            raise EngineError(
-                f"the GPU tracker has room for {value} {name}: give a multiple of {_UNIT} up to "
-                f"{LARGEST}"
-            )
-    needed = capacity.shared_bytes + _STATIC_SHARED
-    if needed > shared_bytes:
-        raise EngineError(
-            f"the GPU tracker needs {needed:,} bytes of shared memory for {capacity.tracks} tracks "
-            f"and {capacity.detections} detections, but a block of this device has {shared_bytes:,}"
-            ": use a smaller capacity"
-        )
-
-
-def _step(dt: float, options: Options) -> Any:
-    dt = min(max(0.0, dt), _LONGEST_STEP)
-    decay = math.exp(-dt / options.size_decay)
-    return round(dt * 1e6), dt, dt**3 / 3, dt**2 / 2, decay
-
-
-def _first_state(options: Options) -> NDArray[np.void]:
-    state = np.zeros(1, _CAMERA)
-    state["next_id"] = 1
-    state["levels"] = ScoreLevels(options.high, _shares(options)).levels()
-    state["counts"][0, _floor(options)] = _PRIOR
-    return state
-
-
-def _shares(options: Options) -> Any:
-    return options.high_share, options.birth_share, options.strong_share
+DEFINES: Mapping[str, object] = {
+    "TRACKS": MOST_TRACKS,
+    "DETECTIONS": MOST_DETECTIONS,
+    "NEIGHBOURS": MOST_NEIGHBOURS,
+    "THREADS": THREADS,
+}
 
 
 def _floor(options: Options) -> int:
     return min(int(options.high * _BINS), _BINS - 1)
 
 
-def _offset(field: str) -> int:
-    fields = _CAMERA.fields
-    assert fields is not None
-    return int(fields[field][1])
+def _options(options: Options) -> _Options:
+    names = [field[0] for field in _Options._fields_]
+    same = {n: getattr(options, n) for n in names if hasattr(options, n)}
+    ages = ("max_age", "tentative_age", "low_age", "coast")
+    return _Options(
+        **same,
+        **{f"{name}_us": microseconds(getattr(options, name)) for name in ages},
+        grow=0.5 + options.buffer,
+        base_cost=options.overlap_weight + options.height_weight,
+        limit_high=round(options.max_cost * COST_ONE),
+        limit_low=round(options.max_cost_low * COST_ONE),
+        limit_tentative=round(options.max_cost_tentative * COST_ONE),
+        floor=_floor(options),
+    )
+
+
+def _tracks(output: NDArray[Any]) -> Tracks:
+    count, ended = int(output["count"]), int(output["ended"])
+    return Tracks(
+        ids=output["id"][:count].copy(),
+        boxes=output["box"][:count].copy(),
+        scores=output["score"][:count].copy(),
+        classes=output["class"][:count].copy(),
+        confirmed=output["confirmed"][:count] != 0,
+        ended=output["ended_id"][:ended].copy(),
+    )
