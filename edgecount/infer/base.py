@@ -52,7 +52,7 @@ class BackendSpec:
     cameras: Sequence[CameraSpec]
     timer: StageTimer
     standby: Optional[Callable[[], "Backend"]] = None
-    starting: Callable[[float], None] = lambda _seconds: None
+    starting: Callable[[float], object] = lambda _seconds: None
 
 
 class Detector(Protocol):

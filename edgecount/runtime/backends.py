@@ -37,17 +37,23 @@ class Chosen:
 
     Attributes:
         backend: It.
-        fallback: Why it is not the one that should count; None where it is.
+        unusable: Why those that should count instead cannot; None where it is the first.
     """
 
     backend: Backend
-    fallback: Optional[str] = None
+    unusable: Optional[str] = None
+
+    @property
+    def fallback(self) -> Optional[str]:
+        """Why another than this one should count now; it may change while an engine is built."""
+        return self.unusable or getattr(self.backend, "interim", None)
 
 
 def choose(
     plan: Plan,
     timer: StageTimer,
     *,
+    starting: Callable[[float], object] = lambda _seconds: None,
     load: Callable[[str], _BackendModule] = importlib.import_module,
     gpu: Callable[[], bool] = lambda: gpu_present(),
 ) -> Chosen:
@@ -60,6 +66,7 @@ def choose(
     Args:
         plan: What runs.
         timer: Told how long the stages took.
+        starting: Told, in seconds, how much longer the start may take.
         load: Imports a backend's module.
         gpu: Whether this machine has an NVIDIA GPU with a driver.
 
@@ -68,7 +75,7 @@ def choose(
         MissingExtraError: Likewise, because a package is missing.
     """
     reasons: List[str] = []
-    spec = _spec(plan, timer)
+    spec = replace(_spec(plan, timer), starting=starting)
     for name in _candidates(spec.settings.backend, gpu):
         backend = _attempt(name, spec, load, reasons)
         if backend is not None:

@@ -76,6 +76,7 @@ class Core:
         on_events: Callable[[List[CountEvent]], None],
         watchers: Sequence[Watcher] = (),
         timer: Optional[StageTimer] = None,
+        starting: Callable[[float], object] = lambda _seconds: None,
     ) -> None:
         """Build the threads; ``start`` starts them.
 
@@ -87,6 +88,7 @@ class Core:
             on_events: Takes the events of each frame, on the collecting thread.
             watchers: See every frame.
             timer: Told how long each stage took; the metrics where not given.
+            starting: Told, in seconds, how much longer the start may take.
         """
         self._timer = timer or metrics.stage
         self.plan = plan
@@ -99,8 +101,8 @@ class Core:
         self._counting = threading.Lock()
         self._slots = SlotGroup()
         self.units: Dict[str, CameraUnit] = {c.settings.name: self._unit(c) for c in plan.cameras}
-        chosen = choose(plan, self._timer)
-        self.backend, self.fallback = chosen.backend, chosen.fallback
+        self._chosen = choose(plan, self._timer, starting=starting)
+        self.backend = self._chosen.backend
         self._batcher = Batcher(
             self._slots,
             self.backend,
@@ -109,6 +111,11 @@ class Core:
             collect_beat=health.stage("collect", _STAGE_LIMIT_S),
             max_wait_s=plan.settings.model.max_wait_ms / 1e3,
         )
+
+    @property
+    def fallback(self) -> Optional[str]:
+        """Why another backend than this should count; None where it is the wanted one."""
+        return self._chosen.fallback
 
     def start(self) -> None:
         """Start counting."""

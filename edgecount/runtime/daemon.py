@@ -88,10 +88,16 @@ class Service:
         self._books = Books(plan.settings, metrics, ledger)
         heat = HeatWatcher(self._books.ledger, plan.model.recipe.anchor)
         self._core = Core(
-            plan, metrics, self.health, time.monotonic, self._books.record, [*watchers, heat]
+            plan,
+            metrics,
+            self.health,
+            time.monotonic,
+            self._books.record,
+            [*watchers, heat],
+            starting=self._notifier.extend_timeout,
         )
         self._keepers = {n: _Keeper(u, self._books) for n, u in self._core.units.items()}
-        self._engine: Tuple[str, str] = ("", "")
+        self._engine: Optional[Tuple[str, str, Optional[str]]] = None
         self._ready = False
         self._next_second = 0.0
         self._finished: Set[str] = set()
@@ -274,14 +280,14 @@ class Service:
 
     def _say_engine(self) -> None:
         """Which engine counts; it may change while an engine is built in the background."""
-        backend, recipe = self._core.backend, self.plan.model.recipe
-        engine = (backend.name, backend.precision)
+        backend, recipe, fallback = self._core.backend, self.plan.model.recipe, self._core.fallback
+        engine = (backend.name, backend.precision, fallback)
         if engine == self._engine:
             return
         self._engine = engine
-        self._metrics.build(__version__, *engine, recipe.name)
-        self._metrics.engine_fallback(self._core.fallback is not None)
-        instead = f" instead of {self._core.fallback}" if self._core.fallback else ""
+        self._metrics.build(__version__, backend.name, backend.precision, recipe.name)
+        self._metrics.engine_fallback(fallback is not None)
+        instead = f" instead of {fallback}" if fallback else ""
         self.health.engine(True, f"{recipe.name} {backend.precision} on {backend.name}{instead}")
 
     def _tell_broker(self) -> None:

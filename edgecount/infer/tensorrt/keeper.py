@@ -65,7 +65,7 @@ class Parts:
     build: Callable[[], Build]
     open: Callable[[Entry], Backend]
     standby: Optional[Callable[[], Backend]]
-    starting: Callable[[float], None]
+    starting: Callable[[float], object]
     sleep: Callable[[float], None] = time.sleep
 
 

@@ -108,3 +108,19 @@ def test_a_backend_is_told_what_it_is_made_of(plan_with):
     assert spec.path == plan.model.path
     assert spec.size == plan.model.detector.size
     assert [c.name for c in spec.cameras] == ["door", "gate"]
+
+
+def test_an_engine_that_is_still_built_is_a_fallback_until_it_counts(plan_with):
+    engine = SimpleNamespace(interim="tensorrt: the engine is being built")
+    choice = chosen(plan_with(), Modules(tensorrt=engine))
+    assert choice.fallback == "tensorrt: the engine is being built"
+    engine.interim = None
+    assert choice.fallback is None
+
+
+def test_a_backend_may_ask_for_a_longer_start(plan_with):
+    modules, asked = Modules(tensorrt="engine"), []
+    choose(plan_with(), no_timer, starting=asked.append, load=modules, gpu=lambda: True)
+    ((_, spec),) = modules.asked
+    spec.starting(30.0)
+    assert asked == [30.0]
