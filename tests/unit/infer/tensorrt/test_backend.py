@@ -99,7 +99,7 @@ class Workshop:
         return CudaBackend(
             spec,
             make_network,
-            CudaOptions(),
+            CudaOptions(device_tracker=False),  # its kernel is slow to emulate
             open_device=self.cuda.open,
             load=self.cuda.load,
         )
