@@ -42,8 +42,15 @@ if TYPE_CHECKING:
     "--calibrator",
     "calibrators",
     multiple=True,
-    type=click.Choice(["entropy", "percentile 99.9", "percentile 99.99", "minmax"]),
+    type=click.Choice(
+        ["entropy", "percentile 99.9", "percentile 99.99", "percentile 99.999", "minmax"]
+    ),
     help="Calibrators to try (repeatable); default: all.",
+)
+@click.option(
+    "--equalize/--no-equalize",
+    default=True,
+    help="Even out the channels of activations first (exact; helps where Relu is used).",
 )
 @click.option("--preset", default="int8", show_default=True, help="Precision rules to start from.")
 @click.option("--fp16", multiple=True, metavar="PATTERN", help="Layers in FP16 (repeatable).")
@@ -80,6 +87,7 @@ def command(
     out: Path,
     budget: Optional[float],
     calibrators: Tuple[str, ...],
+    equalize: bool,
     preset: str,
     fp16: Tuple[str, ...],
     fp32: Tuple[str, ...],
@@ -119,7 +127,7 @@ def command(
         recipe,
         pictures,
         Judge(proto, recipe, some_pairs(data, splits, count)),
-        Plan(allowed, rules, spare, calibrators or tuple(CANDIDATES)),
+        Plan(allowed, rules, spare, calibrators or tuple(CANDIDATES), equalize),
         say=lambda text: click.echo(text, err=True),
         ranking=Judge(proto, recipe, some_pairs(data, splits, rank_count)),
         images_sha256=pictures.sha256,

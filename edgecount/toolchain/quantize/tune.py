@@ -1,6 +1,6 @@
 """From an FP32 model to an INT8 file within an accuracy budget, without a person.
 
-Calibrate, choose the calibrator that keeps most, rank layers by their damage, spare the
+Even out the channels, calibrate, choose the calibrator that keeps most, rank layers by their damage, spare the
 fewest that bring the loss within the budget, and check what was written.
 """
 
@@ -17,6 +17,7 @@ from edgecount.records import UInt8Array
 from edgecount.toolchain.quantize import sensitivity
 from edgecount.toolchain.quantize.activations import GatherSettings, gather
 from edgecount.toolchain.quantize.calibrate import choose
+from edgecount.toolchain.quantize.equalize import equalise
 from edgecount.toolchain.quantize.judge import Judge, Verdict
 from edgecount.toolchain.quantize.precision import PrecisionRules
 from edgecount.toolchain.quantize.qdq import METADATA_KEY, tensors_to_calibrate, write_qdq
@@ -26,6 +27,7 @@ CANDIDATES: Mapping[str, Tuple[str, Mapping[str, Any]]] = {
     "entropy": ("entropy", {}),
     "percentile 99.9": ("percentile", {"percentile": 99.9}),
     "percentile 99.99": ("percentile", {"percentile": 99.99}),
+    "percentile 99.999": ("percentile", {"percentile": 99.999}),
     "minmax": ("minmax", {}),
 }
 """Calibrators that are tried, with their options, by the name that results give them."""
@@ -42,12 +44,14 @@ class Plan:
         rules: Where the search starts.
         spare: Precision of the layers that are spared, ``fp16`` or ``fp32``.
         methods: Names of :data:`CANDIDATES` to try.
+        equalise: Whether channels are evened out first (:mod:`.equalize`).
     """
 
     budget: float
     rules: PrecisionRules = field(default_factory=PrecisionRules)
     spare: str = "fp16"
     methods: Sequence[str] = tuple(CANDIDATES)
+    equalise: bool = True
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def tune(
     Args:
         model: FP32.
         recipe: Its recipe.
-        images: Calibration pictures, (H, W, 3) uint8 BGR; read once.
+        images: Calibration pictures, (H, W, 3) uint8 BGR; read twice.
         judge: Of the same model, on labelled pictures that it is not calibrated on.
         plan: What is wanted.
         say: Told what is being done.
@@ -117,6 +121,8 @@ def tune(
         ModelError, EngineError: The model cannot be quantised or run.
         DatasetError: Pictures are missing, or an activation is not finite.
     """
+    if plan.equalise:
+        model = equalise(model, images, recipe)
     wanted = tensors_to_calibrate(model, plan.rules)
     gathered = gather(model, images, recipe, wanted, GatherSettings())
     say(f"calibrated on {gathered.images} pictures; FP32 has AP50 {judge.fp32:.2f}")
