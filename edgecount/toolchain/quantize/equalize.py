@@ -141,11 +141,13 @@ def _can_take(node: onnx.NodeProto, constants: Mapping[str, NDArray[np.float32]]
 
 
 def _groups(node: onnx.NodeProto) -> int:
-    return next((a.i for a in node.attribute if a.name == "group"), 1)
+    groups: int = next((a.i for a in node.attribute if a.name == "group"), 1)
+    return groups
 
 
 def _is_depthwise(node: onnx.NodeProto, weight: NDArray[np.float32]) -> bool:
-    return _groups(node) == weight.shape[0] and weight.shape[1] == 1 and weight.shape[0] > 1
+    channels, into = weight.shape[:2]
+    return bool(_groups(node) == channels > 1 and into == 1)
 
 
 def _store(proto: onnx.TensorProto, value: NDArray[np.float32]) -> None:
@@ -170,4 +172,5 @@ def _channel_ranges(
         peaks = [np.abs(value).max(axis=(0, 2, 3)) for value in values]
         sums = peaks if sums is None else [a + b for a, b in zip(sums, peaks)]
         count += 1
-    return {name: total / count for name, total in zip(network.watched, sums or [])}
+    means = [np.asarray(total / count, np.float32) for total in sums or ()]
+    return dict(zip(network.watched, means))

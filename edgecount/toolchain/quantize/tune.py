@@ -1,7 +1,7 @@
 """From an FP32 model to an INT8 file within an accuracy budget, without a person.
 
-Even out the channels, calibrate, choose the calibrator that keeps most, rank layers by their damage, spare the
-fewest that bring the loss within the budget, and check what was written.
+Even out the channels, calibrate, choose the calibrator that keeps most, rank layers by their
+damage, spare the fewest that bring the loss within the budget, and check what was written.
 """
 
 import json
