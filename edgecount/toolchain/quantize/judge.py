@@ -13,7 +13,7 @@ from edgecount.infer.detector import OnnxDetector, Thresholds
 from edgecount.infer.recipe import Recipe
 from edgecount.records import Float32Array
 from edgecount.toolchain.evaluate.average_precision import Found, Truth, average_precision
-from edgecount.toolchain.evaluate.detect import LOWEST, read_picture
+from edgecount.toolchain.evaluate.detect import lowest_score, read_picture
 from edgecount.toolchain.quantize.reference import SessionNetwork, signal_to_noise
 from edgecount.toolchain.yolo_files import find_pairs, read_labels
 
@@ -133,7 +133,7 @@ def some_pairs(data: Path, splits: Sequence[str], count: Optional[int]) -> List[
 
 
 def _thresholds(recipe: Recipe) -> Thresholds:
-    return Thresholds(LOWEST, recipe.nms_iou)
+    return Thresholds(lowest_score(recipe), recipe.nms_iou)
 
 
 def _truth(labels: Path, width: int, height: int, classes: int) -> Truth:
