@@ -6,7 +6,7 @@ Launches ``plugins/tracker.cu``; ``docs/tracker.md`` specifies it and
 
 import ctypes
 import math
-from typing import Any, Callable, List, Mapping, Sequence
+from typing import Any, Callable, List, Mapping, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -246,7 +246,8 @@ class GpuTracker:
             floor = _floor(options)
             state["next_id"] = 1
             state["histogram"][floor] = _PRIOR
-            state["levels"] = floor / _BINS
+            # Below the lowest bin lies the share 0; see edgecount/track/_score_levels.py.
+            state["levels"] = [floor / _BINS if share else 0.0 for share in _shares(options)]
         packed = b"".join(bytes(_options(o)) for o in self._cameras)
         for target, values in ((self._states, states.tobytes()), (self._options, packed)):
             staging = device.pinned(max(len(values), 1))
@@ -266,6 +267,10 @@ DEFINES: Mapping[str, object] = {
 
 def _floor(options: Options) -> int:
     return min(int(options.high * _BINS), _BINS - 1)
+
+
+def _shares(options: Options) -> Tuple[float, float, float]:
+    return options.high_share, options.birth_share, options.strong_share
 
 
 def _options(options: Options) -> _Options:
