@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""How long the tracker's kernel takes, beside the CPU's tracker.
+
+    gpu_tracker.py --out DIR [--quick]
+
+Needs a GPU. A scene of walking people with misses and noise is tracked for 40 frames; then
+the state is kept, and 24 further frames are timed one by one: the median is over all frames
+that are timed. Each frame is a replay of a CUDA graph with the kernel alone, between events,
+in one row; the other row is the kernel, launched. 1,000 people need a picture of 2,500 × 2,500
+pixels; density is the same for the others. Writes gpu_tracker.json and prints a table.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support.tracker_run import TrackerRun, assert_same, crowd
+
+from edgecount.infer.cuda.driver import Device, Stream
+from edgecount.records import Detections
+from edgecount.track import two_stage
+from edgecount.track.two_stage import Options
+
+PEOPLE, CAMERAS = (16, 64, 256, 1000), (1, 16, 64)
+SETTLE, TIMED = 40, 24
+AREA_PER_PERSON = 2500.0**2 / 1000  # square pixels; heads are 30 pixels wide
+DT = 0.04
+Row = Dict[str, Any]
+
+
+def scene(people: int, seed: int, frames: int) -> List[Detections]:
+    """People at a fixed density, nine in ten of them seen."""
+    area = float(np.sqrt(AREA_PER_PERSON * people))
+    return crowd(frames, people, seed, area=area, recall=0.95)
+
+
+def measure(device: Device, stream: Stream, people: int, cameras: int) -> Row:
+    """Median microseconds of one launch; every result is compared with the CPU's."""
+    distinct = [scene(people, seed, SETTLE + TIMED) for seed in range(min(cameras, 4))]
+    scenes = [distinct[c % len(distinct)] for c in range(cameras)]
+    run = TrackerRun(device, stream, [Options()] * cameras)
+    references = [two_stage.create(Options()) for _ in distinct]
+    start, end = device.event(timing=True), device.event(timing=True)
+    launched: List[float] = []
+    replayed: List[float] = []
+    cpu: List[float] = []
+    tracks: List[int] = []
+    run.put([s[0] for s in scenes], [0.0] * cameras)
+    graph = device.graph(stream, lambda: run.launch(cameras))
+    for number in range(SETTLE + TIMED):
+        run.put([s[number] for s in scenes], [DT] * cameras)
+        stream.synchronize()
+        by_graph = number % 2 == 0
+        stream.record(start)
+        graph.launch(stream) if by_graph else run.launch(cameras)
+        stream.record(end)
+        got = run.results(cameras)
+        began = time.perf_counter()
+        expected = [r.update(s[number], DT) for r, s in zip(references, distinct)]
+        spent = (time.perf_counter() - began) / len(references)
+        for c in range(cameras):
+            assert_same(got[c], expected[c % len(expected)], f"camera {c} frame {number}")
+        if number >= SETTLE:
+            (replayed if by_graph else launched).append(1e6 * end.since(start))
+            cpu.append(1e6 * spent)
+            tracks.append(len(expected[0]))
+    graph.close()
+    run.close()
+    return {
+        "people": people,
+        "cameras": cameras,
+        "tracks": statistics.median(tracks),
+        "detections": statistics.median([len(f) for f in distinct[0][SETTLE:]]),
+        "graph_us": statistics.median(replayed),
+        "graph_us_worst": max(replayed),
+        "launch_us": statistics.median(launched),
+        "cpu_us_per_camera": statistics.median(cpu),
+    }
+
+
+def table(rows: Sequence[Row]) -> str:
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "--:|" * len(names)]
+    for row in rows:
+        cells = (f"{v:.1f}" if isinstance(v, float) else str(v) for v in row.values())
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true", help="without 16 cameras")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    with Device.open() as device:
+        stream = device.stream()
+        measure(device, stream, 16, 1)  # compiles, and wakes the clocks
+        for people in PEOPLE:
+            for cameras in CAMERAS:
+                if not (arguments.quick and cameras == 16):
+                    rows.append(measure(device, stream, people, cameras))
+        properties = device.properties
+    report = {
+        "device": properties.name,
+        "driver": ".".join(map(str, properties.driver)),
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+        "command": " ".join(["gpu_tracker.py", *sys.argv[1:]]),
+        "rows": rows,
+    }
+    (arguments.out / "gpu_tracker.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
