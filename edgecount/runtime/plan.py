@@ -23,6 +23,7 @@ from edgecount.infer.base import CameraSpec
 from edgecount.infer.detector import OnnxDetector
 from edgecount.infer.onnxruntime import open_network
 from edgecount.infer.recipe import Recipe, shipped
+from edgecount.infer.tensorrt import plan_file
 from edgecount.records import StageTimer
 from edgecount.track.base import Tracker
 
@@ -154,6 +155,9 @@ def tracker_options(
 
 
 def _model(settings: Settings, timer: StageTimer) -> Model:
+    own = settings.model.path
+    if own is not None and own.suffix in plan_file.SUFFIXES:
+        return _engine_model(settings.model, own, timer)
     choices: List[precision.Choice] = []
 
     def variant(path: Path, size: Tuple[int, int]) -> Path:
@@ -163,6 +167,14 @@ def _model(settings: Settings, timer: StageTimer) -> Model:
     detector, recipe = detectors.create(settings.model, open_network, timer, variant)
     path, _ = recipes.find(settings.model.name, settings.model.path)
     return Model(settings.model, detector, recipe, path, choices[0].precision)
+
+
+def _engine_model(model: ModelSettings, path: Path, timer: StageTimer) -> Model:
+    """An engine that came without its ONNX file: only the GPU can run it."""
+    from edgecount.infer.tensorrt import host  # all of CUDA, only where it is needed
+
+    detector, recipe, kind = host.create_detector(model, timer)
+    return Model(model, detector, recipe, path, kind)
 
 
 def _precision(model: ModelSettings, path: Path, size: Tuple[int, int]) -> precision.Choice:

@@ -6,14 +6,17 @@ their ONNX file.
 
 import threading
 from pathlib import Path
-from typing import Callable, Dict, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
 from edgecount import discovery
+from edgecount.config import ModelSettings
+from edgecount.infer import detector as detectors
 from edgecount.infer import recipe as recipes
 from edgecount.infer.cuda.driver import Device
 from edgecount.infer.cuda.network import DeviceNetwork, bytes_of
+from edgecount.infer.detector import Network, OnnxDetector
 from edgecount.infer.heads.base import HeadSpec
 from edgecount.infer.recipe import Recipe
 from edgecount.infer.tensorrt import loader, versions
@@ -21,13 +24,16 @@ from edgecount.infer.tensorrt.efficient_nms import Converter, RowsKernel
 from edgecount.infer.tensorrt.executor import TensorRTNetwork, only_input
 from edgecount.infer.tensorrt.loader import LoadedEngine
 from edgecount.infer.tensorrt.versions import TensorRt
-from edgecount.records import Float32Array
+from edgecount.records import Float32Array, StageTimer
 
 
 class HostNetwork:
     """Runs a network on the device with pictures and outputs of the host.
 
     See :class:`~edgecount.infer.detector.Network`. Several threads take turns.
+
+    Attributes:
+        precision: ``fp32``, ``fp16`` or ``int8``.
     """
 
     def __init__(
@@ -45,6 +51,7 @@ class HostNetwork:
             size: Width and height of the input, pixels.
             declared: The engine's own input shape, where it leaves axes open.
         """
+        self.precision = network.precision
         self._device = device
         self._network = network
         self._lock = threading.Lock()
@@ -116,6 +123,27 @@ def open_network(
     network = TensorRTNetwork(device, loaded, size, expected=expected, convert=convert)
     declared = tuple(axis if axis > 0 else None for axis in spec.shape)
     return HostNetwork(device, network, size, declared), dict(loaded.metadata)
+
+
+def create_detector(
+    settings: ModelSettings,
+    timer: Optional[StageTimer] = None,
+    open_engine: Callable[..., Tuple[HostNetwork, Dict[str, str]]] = open_network,
+) -> Tuple[OnnxDetector, Recipe, str]:
+    """The detector of an engine file, its recipe, and its precision.
+
+    Raises:
+        As :func:`open_network` and :func:`edgecount.infer.detector.create`.
+    """
+    opened: List[HostNetwork] = []
+
+    def opening(path: Path) -> Tuple[Network, Dict[str, str]]:
+        network, metadata = open_engine(path, asked=settings.input_size)
+        opened.append(network)
+        return network, metadata
+
+    detector, recipe = detectors.create(settings, opening, timer)
+    return detector, recipe, opened[0].precision
 
 
 def usual_size(loaded: LoadedEngine, recipe: Optional[Recipe] = None) -> Tuple[int, int]:

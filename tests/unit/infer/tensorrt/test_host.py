@@ -8,12 +8,13 @@ from support import engines, onnx_models
 from support.fake_cuda import FakeCuda
 from support.onnx_models import Box
 
-from edgecount.config import ModelSettings
+from edgecount.config import ModelSettings, Settings
 from edgecount.errors import ModelError
 from edgecount.infer import detector as detectors
 from edgecount.infer.cuda.driver import Device
 from edgecount.infer.onnxruntime import open_network as open_onnx
 from edgecount.infer.tensorrt import host
+from edgecount.runtime.plan import prepare
 
 SIDE = 64
 
@@ -22,7 +23,8 @@ def opener(flavour, **options):
     calls = FakeCuda()
     device = Device.open(0, calls)
     trt = engines.tensorrt(flavour, calls)
-    return lambda path: host.open_network(path, device=device, trt=trt, **options)
+    given = {"device": device, "trt": trt, **options}
+    return lambda path, **more: host.open_network(path, **given, **more)
 
 
 def with_header(path, values):
@@ -97,3 +99,37 @@ def test_an_engine_that_does_not_fit_its_recipe_is_refused(tmp_path):
     onnx_models.write_recipe(engine, "yolov8", width=engines.SIDE, height=engines.SIDE)
     with pytest.raises(ModelError, match="recipe's head expects"):
         opener("10.3")(engine)
+
+
+def test_the_detector_of_an_engine_comes_with_its_recipe_and_precision(tmp_path):
+    model = engines.network(half=True, dynamic=True)
+    shapes = ((1, 3, 32, 32), (1, 3, 32, 48), (1, 3, 64, 64))
+    engine = engines.write(tmp_path / "a.engine", model, "10.3", profiles=[shapes])
+    recipe = {
+        "name": "eights",
+        "file": engine.name,
+        "head": "yolox",
+        "classes": ["head"],
+        "strides": [8],
+        "input": {"width": 32, "height": 32},
+    }
+    engine.with_suffix(".recipe.yaml").write_text(yaml.safe_dump(recipe))
+    settings = ModelSettings(path=engine, input_size=(64, 64))
+    detector, found, precision = host.create_detector(settings, None, opener("10.3"))
+    assert detector.size == (64, 64)
+    assert (found.name, precision) == ("eights", "fp16")
+
+
+def test_a_configuration_may_name_an_engine(tmp_path, monkeypatch):
+    model = onnx_models.spot_model(tmp_path / "a.onnx", "yolox", width=SIDE, height=SIDE)
+    onnx_models.write_recipe(model, "yolox", width=SIDE, height=SIDE)
+    engine = engines.write(tmp_path / "a.engine", onnx.load(str(model)), "10.3")
+    opened = opener("10.3")
+    create = host.create_detector
+    monkeypatch.setattr(host, "create_detector", lambda s, timer: create(s, timer, opened))
+    settings = {"model": {"path": str(engine)}, "cameras": [{"name": "door", "source": "a.avi"}]}
+    plan = prepare(Settings.model_validate(settings), lambda *_: None)
+    assert plan.model.path == engine
+    assert plan.model.recipe.head == "yolox"
+    picture = onnx_models.picture_with_spots([(20, 36)], SIDE, SIDE)
+    assert len(plan.model.detector.detect([picture])[0]) == 1
