@@ -1,5 +1,6 @@
 """``edgecount qat``: train a detector to live with INT8."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Optional, Tuple
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Which layers are quantised: int8, int8+fp16-neck, int8+fp32-head or fallback-last-3.",
 )
+@click.option("--fp16", multiple=True, metavar="PATTERN", help="Layers in FP16, besides.")
+@click.option("--fp32", multiple=True, metavar="PATTERN", help="Layers in FP32, besides.")
 @click.option(
     "--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is one."
 )
@@ -53,6 +56,8 @@ def command(
     val: Tuple[str, ...],
     out: Path,
     preset: str,
+    fp16: Tuple[str, ...],
+    fp32: Tuple[str, ...],
     device: Optional[str],
     epochs: Optional[int],
     resume: bool,
@@ -71,7 +76,9 @@ def command(
     from edgecount.toolchain.train.session import Job, default_device
 
     plan = load_recipe(recipe).override(qat_epochs=epochs)
-    what = prepare_job(model, table, precision.preset(preset))
+    rules = precision.preset(preset)
+    rules = replace(rules, fp16=rules.fp16 + fp16, fp32=rules.fp32 + fp32)
+    what = prepare_job(model, table, rules)
     job = Job(data, splits, val, out, device or default_device(), resume)
     with click.progressbar(length=plan.qat.epochs, label=f"{plan.name}, INT8") as bar:
         result = train_quantised(plan, what, job, click.echo, lambda _: bar.update(1))

@@ -31,15 +31,34 @@ class Step(NamedTuple):
     attributes: Attributes
 
 
+class _FakeQuantise(torch.autograd.Function):
+    """Keeps only its input for the way back: what it needs besides is quickly made again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        return (x / scale).round().clamp(LEAST, MOST) * scale
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+        x, scale = ctx.saved_tensors
+        steps = x / scale
+        rounded = steps.round()
+        inside = (rounded >= LEAST) & (rounded <= MOST)
+        of_scale = None
+        if ctx.needs_input_grad[1]:
+            slope = rounded.clamp(LEAST, MOST) - steps * inside
+            of_scale = (gradient * slope).sum_to_size(scale.shape)
+        return gradient * inside, of_scale
+
+
 def fake_quantise(x: Tensor, scale: Tensor) -> Tensor:
     """Round to multiples of ``scale`` and clip at −128 and 127 of them; the shape stays.
 
     The gradient passes the rounding straight through and vanishes where it clips (Bengio et
-    al. 2013); the scale's own gradient comes out as in LSQ (Esser et al. 2020, section 2.1).
+    al. 2013); the scale's own gradient is that of LSQ (Esser et al. 2020, section 2.1).
     """
-    steps = x / scale
-    rounded = steps + (steps.round() - steps).detach()
-    return rounded.clamp(LEAST, MOST) * scale
+    return _FakeQuantise.apply(x, scale)  # type: ignore[no-any-return]
 
 
 def weight_scale(weight: Tensor) -> Tensor:

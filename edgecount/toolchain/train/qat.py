@@ -88,6 +88,13 @@ def prepare_job(model: str, table: Path, rules: PrecisionRules) -> QatJob:
     return QatJob(path, calibrated, rules, recipe)
 
 
+class QatTrainer(TaughtTrainer):
+    """A taught trainer in which clipping points have a learning rate of their own."""
+
+    def _rate_share(self, name: str) -> float:
+        return self.recipe.qat.scale_rate if name.startswith("octaves.") else 1.0
+
+
 def train_quantised(
     recipe: TrainRecipe,
     what: QatJob,
@@ -140,6 +147,7 @@ def tuning_recipe(recipe: TrainRecipe) -> TrainRecipe:
     """The recipe for training on: short and gentle, in FP32, with no other network."""
     schedule = {
         "epochs": recipe.qat.epochs,
+        "batch": recipe.qat.batch,
         "lr": recipe.qat.lr,
         "ema": recipe.qat.ema,
         "warmup": _WARM_UP,
@@ -256,9 +264,7 @@ def _load_model(what: QatJob) -> Any:
     return model
 
 
-def _prepare(
-    recipe: TrainRecipe, what: QatJob, plain: Any, job: Job, report: Report
-) -> TaughtTrainer:
+def _prepare(recipe: TrainRecipe, what: QatJob, plain: Any, job: Job, report: Report) -> QatTrainer:
     device = torch.device(job.device)
     quantised = write_qdq(plain, what.table, what.rules)
     network = OnnxNetwork(quantised, plain, recipe.qat.learn_scales).to(device)
@@ -266,7 +272,7 @@ def _prepare(
     data = load_data(recipe, job, job.splits, device)
     held_out = load_data(recipe, job, job.held_out, device) if job.held_out else None
     report(f"{len(data)} pictures, {len(network.quantised)} quantised activations")
-    return TaughtTrainer(
+    return QatTrainer(
         recipe,
         network,
         fp32,

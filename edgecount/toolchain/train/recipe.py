@@ -117,8 +117,12 @@ class ScheduleSpec(_Section):
 class QatSpec(_Section):
     """Quantisation-aware fine-tuning of a trained network; the rest is as in its training."""
 
-    epochs: int = Field(12, ge=1)
-    lr: float = Field(1e-4, gt=0)
+    epochs: int = Field(24, ge=1)
+    batch: int = Field(32, ge=1, description="Pictures per step at the first size.")
+    lr: float = Field(2e-4, gt=0)
+    scale_rate: float = Field(
+        30.0, gt=0, description="Learning rate of clipping points (in octaves), relative to lr."
+    )
     ema: float = Field(0.99, gt=0, lt=1, description="Decay of the averaged weights.")
     learn_scales: bool = Field(
         True, description="Whether clipping points of activations are learnt, too, or stay."

@@ -96,16 +96,15 @@ class Trainer:
         ]
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        """AdamW; no decay on norms and biases, a lower rate on layers that came from elsewhere."""
-        schedule, init = self.recipe.schedule, self.recipe.init
-        new = [p for n, p in self.model.named_parameters() if n.startswith("head.")]
-        old = [p for n, p in self.model.named_parameters() if not n.startswith("head.")]
+        """AdamW; no decay on norms and biases, and each parameter's own share of the rate."""
+        schedule = self.recipe.schedule
+        named = [(self._rate_share(n), p) for n, p in self.model.named_parameters()]
         if self.teacher is not None:
-            new += list(self.teacher.adapters.parameters())
+            named += [(1.0, p) for p in self.teacher.adapters.parameters()]
         groups: List[Dict[str, Any]] = []
-        for params, scale in ((new, 1.0), (old, init.lr_scale)):
+        for scale in sorted({share for share, _ in named}, reverse=True):
             for decay in (True, False):
-                chosen = [p for p in params if (p.ndim > 1) == decay]
+                chosen = [p for s, p in named if s == scale and (p.ndim > 1) == decay]
                 if chosen:
                     groups.append(
                         {
@@ -117,6 +116,10 @@ class Trainer:
                     )
         cuda = self.device.type == "cuda"
         return torch.optim.AdamW(groups, capturable=cuda, foreach=True)
+
+    def _rate_share(self, name: str) -> float:
+        """Rate of a parameter, relative to the recipe's: lower where it came from elsewhere."""
+        return 1.0 if name.startswith("head.") else self.recipe.init.lr_scale
 
     def _rate_slot(self) -> Union[float, Tensor]:
         """A learning rate: on a GPU a tensor, so that a captured graph reads its present value."""

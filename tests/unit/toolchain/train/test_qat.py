@@ -49,7 +49,7 @@ RECIPE = TrainRecipe.model_validate(
             "degrade": 0,
         },
         "schedule": {"batch": 8, "sizes": [128]},
-        "qat": {"epochs": 6, "lr": 0.001, "ema": 0.5},
+        "qat": {"epochs": 6, "batch": 8, "lr": 0.001, "ema": 0.5},
     }
 )
 
@@ -115,8 +115,8 @@ def test_a_scale_that_is_off_is_noticed(what):
 def test_training_repairs_what_calibration_by_the_peaks_breaks(tmp_path):
     model, running = recipes.find("head-n", None)
     what = QatJob(model, _table(model), PrecisionRules(), running)
-    schedule = RECIPE.schedule.model_copy(update={"batch": 6, "sizes": [192]})
-    qat = RECIPE.qat.model_copy(update={"labels": 0.0, "lr": 1e-4, "epochs": 10})
+    schedule = RECIPE.schedule.model_copy(update={"sizes": [192]})
+    qat = RECIPE.qat.model_copy(update={"batch": 6, "labels": 0.0, "lr": 1e-4, "epochs": 10})
     changes = {"cache": 256, "size": 192, "schedule": schedule, "qat": qat}
     recipe = RECIPE.model_copy(update=changes)
     epochs = []
