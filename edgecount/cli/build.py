@@ -116,7 +116,7 @@ def command(
             cache,
             progress,
             force=force,
-            measure=lambda engine: measure_on_device(engine, trt),
+            timed=lambda engine: measure_on_device(engine, trt),
         )
     click.echo(_json(built) if as_json else _text(built))
 

@@ -4,13 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Dict
 
+from edgecount.errors import EngineError
+from edgecount.infer.cuda.driver import Device
 from edgecount.infer.tensorrt.cache import EngineCache
 from edgecount.infer.tensorrt.device import DeviceFacts
 from edgecount.infer.tensorrt.manifest import BuildKey
 from edgecount.infer.tensorrt.versions import TensorRt
+from edgecount.toolchain.bench_engine import measure
 from edgecount.toolchain.build.builder import Built, build
 from edgecount.toolchain.build.job import Progress
 from edgecount.toolchain.build.request import BuildRequest
+from edgecount.toolchain.engines import engine_for
 
 _SECONDS = 3.0
 
@@ -26,12 +30,21 @@ def build_fastest(
     progress: Progress,
     *,
     force: bool = False,
-    measure: Measure,
+    timed: Measure,
 ) -> Built:
     """Build what is asked for; where ``auto`` means INT8, FP16 as well, and take the faster.
 
     What was measured is kept, and read by the service. Without a GPU nothing can be measured,
     and INT8 it is.
+
+    Args:
+        request: What is wanted.
+        trt: TensorRT of this machine.
+        device: Its GPU.
+        cache: Where engines lie.
+        progress: Told how it goes on.
+        force: Build and measure also where that was done.
+        timed: Measures an engine.
 
     Raises:
         As :func:`~.builder.build`.
@@ -45,14 +58,18 @@ def build_fastest(
     keys = [built.entry.manifest.key for built in both.values()]
     fastest = None if force else cache.faster(keys)
     if fastest is None:
-        fastest = _measured(both, cache, progress, measure)
+        fastest = _measured(both, cache, progress, timed)
     return both[fastest.precision]
 
 
 def _measured(
-    both: Dict[str, Built], cache: EngineCache, progress: Progress, measure: Measure
+    both: Dict[str, Built], cache: EngineCache, progress: Progress, timed: Measure
 ) -> BuildKey:
-    times = {b.entry.manifest.key: measure(b.entry.engine) for b in both.values()}
+    try:
+        times = {b.entry.manifest.key: timed(b.entry.engine) for b in both.values()}
+    except EngineError as error:
+        progress.say(f"INT8 is used; it could not be measured against FP16: {error}")
+        return both["int8"].entry.manifest.key
     cache.store_verdict(times)
     fastest = min(times, key=lambda key: times[key])
     told = ", ".join(f"{key.precision} {ms:.2f} ms" for key, ms in times.items())
@@ -60,16 +77,17 @@ def _measured(
     return fastest
 
 
-def measure_on_device(engine: Path, trt: TensorRt) -> float:
+def measure_on_device(
+    engine: Path,
+    trt: TensorRt,
+    open_device: Callable[[], Device] = Device.open,
+    seconds: float = _SECONDS,
+) -> float:
     """Run an engine for a few seconds on the first GPU; the median of its time there, ms.
 
     Raises:
         EngineError: It cannot be run.
     """
-    from edgecount.infer.cuda.driver import Device
-    from edgecount.toolchain.bench_engine import measure
-    from edgecount.toolchain.engines import engine_for
-
     found = engine_for(str(engine), trt=trt)
-    with Device.open() as device:
-        return measure(device, found.open, found.size, seconds=_SECONDS).gpu_compute.median
+    with open_device() as device:
+        return measure(device, found.open, found.size, seconds=seconds).gpu_compute.median

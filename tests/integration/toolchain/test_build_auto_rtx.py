@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from support import conv_models
 
+from edgecount.errors import EngineError
 from edgecount.infer.recipe import Recipe
 from edgecount.infer.tensorrt import versions
 from edgecount.infer.tensorrt.cache import EngineCache
@@ -55,7 +56,7 @@ def make(model, tmp_path):
             facts,
             cache,
             heard,
-            measure=measure,
+            timed=measure,
         )
         return built, measured, heard.said, cache
 
@@ -101,3 +102,14 @@ def test_nothing_is_measured_where_int8_was_asked_for_or_no_gpu_is_there(
     built, measured, _, _ = make({}, facts, **asked)
     assert built.entry.manifest.key.precision == "int8"
     assert measured == []
+
+
+def test_an_engine_that_cannot_be_measured_is_used_all_the_same(make) -> None:
+    class Failing(dict):
+        def __missing__(self, precision):
+            raise EngineError("the device is busy")
+
+    built, measured, said, _ = make(Failing())
+    assert built.entry.manifest.key.precision == "int8"
+    assert measured == ["int8"]
+    assert said[-1].endswith("could not be measured against FP16: the device is busy")
