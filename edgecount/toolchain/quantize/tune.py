@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 
 import onnx
 
-from edgecount.errors import ModelError
+from edgecount.errors import ConfigError, ModelError
 from edgecount.infer.recipe import Recipe
 from edgecount.records import UInt8Array
 from edgecount.toolchain.quantize import sensitivity
@@ -118,12 +118,15 @@ def tune(
         images_sha256: Hash of the images, for the table.
 
     Raises:
+        ConfigError: The rules leave nothing to quantise.
         ModelError, EngineError: The model cannot be quantised or run.
         DatasetError: Pictures are missing, or an activation is not finite.
     """
     if plan.equalise:
         model = equalise(model, images, recipe)
     wanted = tensors_to_calibrate(model, plan.rules)
+    if not wanted:
+        raise ConfigError("the precision rules leave no layer to quantise: loosen them")
     gathered = gather(model, images, recipe, wanted, GatherSettings())
     say(f"calibrated on {gathered.images} pictures; FP32 has AP50 {judge.fp32:.2f}")
     tables: Dict[str, CalibrationTable] = {}

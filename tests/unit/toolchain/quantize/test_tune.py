@@ -1,0 +1,127 @@
+"""The whole way on a small detector whose pictures hold bright spots."""
+
+import json
+from pathlib import Path
+from typing import List, Tuple
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import numpy_helper
+from support import onnx_models
+from support.onnx_models import picture_with_spots
+
+from edgecount.cli.main import cli
+from edgecount.errors import ConfigError
+from edgecount.infer.onnxruntime import open_network
+from edgecount.infer.recipe import load
+from edgecount.toolchain.quantize.judge import Judge, some_pairs
+from edgecount.toolchain.quantize.precision import PrecisionRules
+from edgecount.toolchain.quantize.tune import METADATA_KEY, Plan, tune
+
+pytest.importorskip("pycocotools")
+
+SIDE = 96
+SPOTS: List[List[Tuple[int, int]]] = [[(28, 28)], [(60, 60)], [(28, 68), (68, 28)], [(44, 44)]]
+
+
+@pytest.fixture
+def spots(tmp_path: Path) -> Path:
+    """A model that finds spots, behind a convolution that hands its input on, and pictures."""
+    model = onnx_models.spot_model(tmp_path / "spots.onnx", width=SIDE, height=SIDE)
+    _behind_a_convolution(model)
+    onnx_models.write_recipe(model, "yolox", width=SIDE, height=SIDE)
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    for number, centres in enumerate(SPOTS):
+        picture = picture_with_spots(centres, SIDE, SIDE)
+        cv2.imwrite(str(tmp_path / f"data/images/{number}.png"), picture)
+        side = onnx_models.SPOT_BOX / SIDE
+        rows = [f"0 {x / SIDE} {y / SIDE} {side} {side}" for x, y in centres]
+        (tmp_path / f"data/labels/{number}.txt").write_text("\n".join(rows))
+    return model
+
+
+def _behind_a_convolution(path: Path) -> None:
+    model = onnx.load(str(path))
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == "images":
+                node.input[index] = "passed"
+    weight = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "pass.w"))
+    conv = onnx.helper.make_node("Conv", ["images", "pass.w"], ["handed"], "pass")
+    relu = onnx.helper.make_node("Relu", ["handed"], ["passed"], "pass.act")
+    nodes = [conv, relu, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, str(path))
+
+
+def pictures() -> List[np.ndarray]:
+    return [picture_with_spots(centres, SIDE, SIDE) for centres in SPOTS]
+
+
+def judged(model: Path) -> Tuple[onnx.ModelProto, Judge, object]:
+    proto, recipe = onnx.load(str(model)), load(model.with_suffix(".recipe.yaml"))
+    return proto, Judge(proto, recipe, some_pairs(model.parent / "data", (), None)), recipe
+
+
+def test_fp32_finds_every_spot(spots: Path) -> None:
+    _, judge, _ = judged(spots)
+    assert judge.fp32 == pytest.approx(100.0)
+
+
+def test_nothing_is_spared_where_int8_is_good_enough(spots: Path) -> None:
+    proto, judge, recipe = judged(spots)
+    said: List[str] = []
+    tuned = tune(proto, recipe, pictures(), judge, Plan(0.5), say=said.append)
+    assert (tuned.within, tuned.spared, tuned.sensitivity) == (True, [], None)
+    assert tuned.final.ap50 == pytest.approx(100.0)
+    assert set(tuned.tried) == set(Plan(0.5).methods)
+    assert tuned.final.sqnr_db > 20
+
+
+def test_the_layer_is_spared_where_nothing_may_be_lost(spots: Path) -> None:
+    proto, judge, recipe = judged(spots)
+    # Less than nothing may be lost: only sparing every layer comes near, and it is not enough.
+    tuned = tune(proto, recipe, pictures(), judge, Plan(-1.0), say=lambda _text: None)
+    assert not tuned.within
+    assert tuned.spared == ["pass"]
+    assert tuned.sensitivity is not None
+    assert tuned.sensitivity.ranked == ["pass"]
+
+
+def test_rules_that_leave_nothing_are_refused(spots: Path) -> None:
+    proto, judge, recipe = judged(spots)
+    plan = Plan(0.5, PrecisionRules(fp16=("pass",)), methods=("minmax",))
+    with pytest.raises(ConfigError, match="no layer to quantise"):
+        tune(proto, recipe, pictures(), judge, plan, say=lambda _text: None)
+
+
+def test_the_command_writes_file_table_and_cache(spots: Path) -> None:
+    out, data = spots.with_name("spots.int8.onnx"), str(spots.parent / "data")
+    arguments = ["--model", str(spots), "--images", data, "--data", data, "--out", str(out)]
+    result = CliRunner().invoke(cli, ["quantize", *arguments])
+    assert result.exit_code == 0, result.output
+    assert "no layer spared" in result.output
+    assert out.with_suffix(".table.json").is_file()
+    assert out.with_suffix(".table.cache").read_text().startswith("TRT-")
+    _, metadata = open_network(out)
+    note = json.loads(metadata[METADATA_KEY])
+    assert note["loss"]["within"] is True
+
+
+def test_the_command_ranks_layers(spots: Path, tmp_path: Path) -> None:
+    data, table = str(spots.parent / "data"), str(tmp_path / "t.json")
+    ran = CliRunner().invoke(
+        cli, ["calibrate", "--model", str(spots), "--images", data, "--out", table]
+    )
+    assert ran.exit_code == 0, ran.output
+    arguments = ["--model", str(spots), "--table", table, "--data", data]
+    result = CliRunner().invoke(cli, ["sensitivity", *arguments])
+    assert result.exit_code == 0, result.output
+    assert "pass" in result.output
+    assert "4 pictures" in result.output
