@@ -1,11 +1,13 @@
 // The head tracker of all cameras of a batch: one block a camera, one launch a batch.
 #include "tracker_assign.cuh"
+#include "tracker_ranks.cuh"
 
 namespace edgecount {
 
 struct Shared {
   Compaction compaction;
   Assignment assignment;
+  Ranks ranks;
   float off[2][kTracks];
   float median[2];
   int matched, scores, overflow;
@@ -185,14 +187,7 @@ __device__ inline void medians(const State &t, const Scratch &s, Shared &shared)
   __syncthreads();
   const int count = shared.compaction.total;
   if (threadIdx.x == 0) shared.matched = count;
-  for (int k = threadIdx.x; k < 2 * count && count >= 3; k += kThreads) {
-    const float *off = shared.off[k >= count];
-    const int mine = k >= count ? k - count : k;
-    int rank = 0;
-    for (int other = 0; other < count; ++other)
-      rank += off[other] < off[mine] || (off[other] == off[mine] && other < mine);
-    if (rank == (count - 1) / 2) shared.median[k >= count] = off[mine];
-  }
+  if (count >= 3) select_rank(shared.ranks, shared.off, count, (count - 1) / 2, shared.median);
   __syncthreads();
 }
 
@@ -250,30 +245,24 @@ __device__ inline void correct(State &t, const Options &o, const Scratch &s, Sha
   __syncthreads();
 }
 
-__device__ inline float level(const State &t, double share, int total) {
-  const double wanted = share * total;
-  int cumulated = 0, bin = 0;
-  for (; bin < kBins; ++bin) {
-    cumulated += t.histogram[bin];
-    if (cumulated >= wanted) break;
-  }
-  return divide(static_cast<float>(bin), static_cast<float>(kBins));
-}
-
-// The histogram's levels, now and then. One thread.
-__device__ inline void learn(State &t, const Options &o, int scores) {
-  t.news += scores;
-  if (t.news < 32) return;
-  t.news = 0;
-  int total = 0;
-  for (int b = 0; b < kBins; ++b) total += t.histogram[b];
+// The histogram's levels, now and then. One warp.
+__device__ inline void learn(State &t, const Options &o, int scores, int *bins) {
+  const int news = t.news + scores;
+  __syncwarp();
+  if (lane() == 0) t.news = news < 32 ? news : 0;
+  if (news < 32) return;
+  for (int b = lane(); b < kBins; b += kWarp) bins[b] = t.histogram[b];
+  __syncwarp();
+  int total = __shfl_sync(kAllLanes, sum_to_lane(sum_of_mine(bins)), kWarp - 1);
   if (total > 8192) {
-    total = 0;
-    for (int b = 0; b < kBins; ++b) total += t.histogram[b] >>= 1;
+    __syncwarp();
+    for (int b = lane(); b < kBins; b += kWarp) t.histogram[b] = bins[b] >>= 1;
+    __syncwarp();
+    total = __shfl_sync(kAllLanes, sum_to_lane(sum_of_mine(bins)), kWarp - 1);
   }
-  t.high = level(t, o.high_share, total);
-  t.birth = level(t, o.birth_share, total);
-  t.strong = level(t, o.strong_share, total);
+  const float high = level(bins, __dmul_rn(o.high_share, total)), birth = level(bins, __dmul_rn(o.birth_share, total));
+  const float strong = level(bins, __dmul_rn(o.strong_share, total));
+  if (lane() == 0) t.high = high, t.birth = birth, t.strong = strong;
 }
 
 // Step 7: free detections of a good score found tracks, in order.
@@ -362,7 +351,7 @@ track(State *states, Scratch *scratches, Seen seen, const Step *steps, const Opt
   pair(t, options, s, count, &shared.overflow);
   match(t, options, s, count, shared.assignment);
   correct(t, options, s, shared);
-  if (threadIdx.x == 0 && shared.matched) learn(t, options, shared.scores);
+  if (threadIdx.x < kWarp && shared.matched) learn(t, options, shared.scores, shared.ranks.bins[0]);
   __syncthreads();
   found(t, options, s, count, shared, birth, strong);
   give_out(t, options, out, shared.compaction);

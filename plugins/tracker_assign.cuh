@@ -35,29 +35,29 @@ __device__ __forceinline__ bool open(const Assignment &a, const Edge &e, int lim
 }
 
 __device__ inline int root_of(const Assignment &a, int node) {
-  // Other threads join roots meanwhile: what is read may be old, but always leads upwards.
-  int parent = *const_cast<const volatile int *>(&a.parent[node]);
+  while (a.parent[node] != node) node = a.parent[node];
+  return node;
+}
+
+// While others join roots: what is read may be old, but always leads upwards. Read by an
+// atomic, since others write.
+__device__ inline int root_meanwhile(Assignment &a, int node) {
+  int parent = atomicAdd(&a.parent[node], 0);
   while (parent != node) {
     node = parent;
-    parent = *const_cast<const volatile int *>(&a.parent[node]);
+    parent = atomicAdd(&a.parent[node], 0);
   }
   return node;
 }
 
 // Joins two components; the lower root stays, which is a track's.
 __device__ inline void join(Assignment &a, int x, int y) {
-  x = root_of(a, x);
-  y = root_of(a, y);
-  while (x != y) {
-    if (x < y) {
-      const int t = x;
-      x = y;
-      y = t;
-    }
-    const int found = atomicCAS(&a.parent[x], x, y);
-    if (found == x) return;
-    x = root_of(a, found);
-    y = root_of(a, y);
+  while (true) {
+    x = root_meanwhile(a, x);
+    y = root_meanwhile(a, y);
+    if (x == y) return;
+    const int upper = x < y ? y : x, lower = x < y ? x : y;
+    if (atomicCAS(&a.parent[upper], upper, lower) == upper) return;
   }
 }
 
