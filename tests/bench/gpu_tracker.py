@@ -102,14 +102,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="without 16 cameras")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    rows = []
     with Device.open() as device:
         stream = device.stream()
         measure(device, stream, 16, 1)  # compiles, and wakes the clocks
-        for people in PEOPLE:
-            for cameras in CAMERAS:
-                if not (arguments.quick and cameras == 16):
-                    rows.append(measure(device, stream, people, cameras))
+        cameras = [n for n in CAMERAS if n != 16 or not arguments.quick]
+        rows = [measure(device, stream, people, n) for people in PEOPLE for n in cameras]
         properties = device.properties
     report = {
         "device": properties.name,
