@@ -42,6 +42,7 @@ def _size(value: str) -> int:
 @click.option(
     "--workspace",
     type=_size,
+    metavar="SIZE",
     default="2GiB",
     show_default=True,
     help="Most scratch memory of the build and of the engine.",
