@@ -29,6 +29,7 @@ from edgecount.redact import mask_url
 
 _MODULE = "PyNvVideoCodec"
 _FILE = "file://"
+_DRIVER = "libcuda.so.1"
 _USUAL_FPS = 25.0
 
 
@@ -189,17 +190,20 @@ class _Stream:
         self.fps: Optional[float] = None
         self.label = label
         self._codec, self._source, self._device = codec, source, device
+        self._context = 0
         self._frames: Iterator[Any] = iter(())
         self._frame: Any = None
 
     def open(self) -> None:
         """Open it, at its beginning. Raises SourceError."""
+        # The backend's context: memory of another one is out of its kernels' reach.
+        self._context = self._context or _primary_context(self._device)
         with self._translating():
             demuxer = self._codec.CreateDemuxer(filename=self._source)
             decoder = self._codec.CreateDecoder(
                 gpuid=self._device,
                 codec=demuxer.GetNvCodecId(),
-                cudacontext=0,  # the device's primary context, which the backend uses too
+                cudacontext=self._context,
                 cudastream=0,
                 usedevicememory=True,
             )
@@ -331,31 +335,40 @@ def download(surface: Surface, width: int, height: int) -> UInt8Array:
     """
     rows = height + height // 2
     planes: UInt8Array = np.empty((rows, surface.pitch), np.uint8)
-    driver = ctypes.CDLL("libcuda.so.1")
-    context = ctypes.c_void_p()
-    _check(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), surface.device))
+    driver = ctypes.CDLL(_DRIVER)
+    context = ctypes.c_void_p(_primary_context(surface.device))
+    _check(driver.cuCtxPushCurrent_v2(context))
     try:
-        _check(driver.cuCtxPushCurrent_v2(context))
-        try:
-            for target, source, count in (
-                (planes[:height], surface.luma, height),
-                (planes[height:], surface.chroma, height // 2),
-            ):
-                _check(
-                    driver.cuMemcpyDtoH_v2(
-                        ctypes.c_void_p(target.ctypes.data),
-                        ctypes.c_uint64(source),
-                        ctypes.c_size_t(count * surface.pitch),
-                    )
+        for target, source, count in (
+            (planes[:height], surface.luma, height),
+            (planes[height:], surface.chroma, height // 2),
+        ):
+            _check(
+                driver.cuMemcpyDtoH_v2(
+                    ctypes.c_void_p(target.ctypes.data),
+                    ctypes.c_uint64(source),
+                    ctypes.c_size_t(count * surface.pitch),
                 )
-        finally:
-            driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+            )
     finally:
-        driver.cuDevicePrimaryCtxRelease_v2(surface.device)
+        driver.cuCtxPopCurrent_v2(ctypes.byref(context))
     picture = np.ascontiguousarray(planes[:, :width])
     return cv2.cvtColor(picture, cv2.COLOR_YUV2BGR_NV12)  # type: ignore[return-value]
 
 
+def _primary_context(device: int) -> int:
+    """Handle of the device's primary context; kept for as long as the process lives.
+
+    Raises:
+        SourceError: There is no such device.
+    """
+    driver = ctypes.CDLL(_DRIVER)
+    context = ctypes.c_void_p()
+    _check(driver.cuInit(0))
+    _check(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
+    return context.value or 0
+
+
 def _check(result: int) -> None:
     if result:
-        raise SourceError(f"a picture cannot be copied from the GPU: CUDA error {result}")
+        raise SourceError(f"the GPU cannot be used to decode: CUDA error {result}")

@@ -86,6 +86,7 @@ def create(spec: BackendSpec) -> "CudaBackend":
             precision=precision,
             memory_bytes=memory_bytes,
             device=number,
+            channels_last=precision == "fp16",  # what tensor cores read
         )
 
     return CudaBackend(spec, network)

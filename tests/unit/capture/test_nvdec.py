@@ -13,6 +13,8 @@ from edgecount.capture._clock import Clock
 from edgecount.errors import SourceError
 from edgecount.records import DeviceFrame, FrameInfo, Surface
 
+PRIMARY = 0xC0
+
 
 class Plane:
     def __init__(self, address: int, rows: int, width: int, last: int, typestr: str) -> None:
@@ -48,7 +50,7 @@ class FakeCodec:
 
     def CreateDecoder(self, **options: Any) -> Any:  # noqa: N802
         assert options["usedevicememory"]
-        assert options["cudacontext"] == 0
+        assert options["cudacontext"] == PRIMARY
         return SimpleNamespace(Decode=self._decode)
 
     def __iter__(self) -> Iterator[int]:
@@ -71,6 +73,7 @@ class FakeCodec:
 @pytest.fixture
 def codec(monkeypatch: pytest.MonkeyPatch) -> FakeCodec:
     fake = FakeCodec()
+    monkeypatch.setattr(nvdec.ctypes, "CDLL", lambda _name: HostDriver())
     monkeypatch.setitem(sys.modules, "PyNvVideoCodec", fake)  # type: ignore[arg-type]
     return fake
 
@@ -182,6 +185,10 @@ def test_a_picture_comes_to_the_host_without_its_pitch(monkeypatch: pytest.Monke
 
 class HostDriver:
     """libcuda where device memory is host memory."""
+
+    def cuDevicePrimaryCtxRetain(self, context: Any, device: int) -> int:  # noqa: N802
+        context._obj.value = PRIMARY
+        return 0
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: 0
