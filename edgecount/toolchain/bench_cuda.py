@@ -23,7 +23,7 @@ from edgecount.infer.cuda import backend as backends
 from edgecount.infer.cuda.backend import CudaBackend
 from edgecount.infer.cuda.driver import Device, PinnedBuffer
 from edgecount.infer.cuda.pictures import Layout, Picture
-from edgecount.infer.cuda.pipeline import Finished
+from edgecount.infer.cuda.pipeline import Finished, Times
 from edgecount.records import FrameInfo, UInt8Array
 from edgecount.runtime.plan import tracker_options
 from edgecount.toolchain import timeline
@@ -46,7 +46,7 @@ class Run:
         pictures: Pictures whose results came back.
         seconds: From the first submission to the last result.
         host_us: Processor time of both threads per picture, microseconds.
-        batches: Every batch's stations on the device.
+        batches: Every batch's stations on the device, where they were traced.
     """
 
     pictures: int
@@ -148,15 +148,20 @@ def feed(templates: Sequence[Picture], cameras: int, batch: int) -> Feed:
     return batches
 
 
-def run(backend: CudaBackend, batches: Iterator[Sequence[Picture]], count: int) -> Run:
-    """Push ``count`` batches through as fast as they go.
+def run(
+    backend: CudaBackend,
+    batches: Iterator[Sequence[Picture]],
+    count: int,
+    *,
+    traced: bool = False,
+) -> Run:
+    """Push ``count`` batches through as fast as they go; their stations only where ``traced``.
 
     Raises:
         EdgecountError: The device failed.
     """
     spent: List[float] = []
     failures: List[BaseException] = []
-    seen: List[Batch] = []
 
     def submit() -> None:
         began = time.thread_time()
@@ -167,27 +172,31 @@ def run(backend: CudaBackend, batches: Iterator[Sequence[Picture]], count: int) 
             failures.append(error)
         spent.append(time.thread_time() - began)
 
-    backend.watch = lambda finished: seen.append(_batch(finished))
+    finishes: List[Finished] = []
+    backend.pipeline.traced = traced
+    backend.watch = finishes.append
     submitting = threading.Thread(target=submit, name="submit")
     began, cpu = time.perf_counter(), time.thread_time()
     submitting.start()
-    while len(seen) < count and not failures:
+    while len(finishes) < count and not failures:
         backend.collect(_COLLECT_S)
     seconds, cpu = time.perf_counter() - began, time.thread_time() - cpu
     submitting.join()
     backend.watch = lambda _finished: None
     if failures:
         raise failures[0]
-    pictures = sum(b.size for b in seen)
-    return Run(pictures, seconds, 1e6 * (cpu + spent[0]) / pictures, tuple(seen))
+    pictures = sum(len(f.job) for f in finishes)
+    stations = tuple(_batch(f, f.times) for f in finishes if f.times is not None)
+    return Run(pictures, seconds, 1e6 * (cpu + spent[0]) / pictures, stations)
 
 
 def latencies(
     backend: CudaBackend, batches: Iterator[Sequence[Picture]], count: int
 ) -> Tuple[List[float], List[float]]:
     """Seconds from hand-over to results, and of the network in it, one batch at a time."""
-    seen: List[Batch] = []
-    backend.watch = lambda finished: seen.append(_batch(finished))
+    network: List[float] = []
+    backend.pipeline.traced = False
+    backend.watch = lambda finished: network.append(finished.durations.infer)
     found = []
     for job in itertools.islice(batches, count):
         began = time.perf_counter()
@@ -195,7 +204,7 @@ def latencies(
         backend.collect(_COLLECT_S)
         found.append(time.perf_counter() - began)
     backend.watch = lambda _finished: None
-    return found, [b.times.inferred - b.times.infer_begun for b in seen]
+    return found, network
 
 
 def bench(
@@ -223,6 +232,7 @@ def bench(
         rates.append(turn.fps)
         host.append(turn.host_us)
         alone.append(batch * count / backend.pipeline.time_network(batch, count))
+    traced = run(backend, stream, 64, traced=True).batches
     took, network = latencies(backend, stream, max(200, min(2000, count)))
     inference = statistics.median(network)
     added = 1e3 * (np.asarray(took) - inference)
@@ -236,10 +246,10 @@ def bench(
         added_p50_ms=float(np.percentile(added, 50)),
         added_p99_ms=float(np.percentile(added, 99)),
         host_us=statistics.median(host),
-        stages_ms=stage_times(turn.batches),
-        busy=busy(turn.batches),
+        stages_ms=stage_times(traced),
+        busy=busy(traced),
     )
-    return result, turn.batches
+    return result, traced
 
 
 def bench_clip(
@@ -321,5 +331,5 @@ def _next_picture(template: Picture, camera: int, index: int) -> Picture:
     )
 
 
-def _batch(finished: Finished) -> Batch:
-    return Batch(finished.slot, len(finished.job), finished.times)
+def _batch(finished: Finished, times: Times) -> Batch:
+    return Batch(finished.slot, len(finished.job), times)

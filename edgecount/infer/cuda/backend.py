@@ -294,10 +294,9 @@ class CudaBackend:
             return self._trackers[picture.info.camera].update(detections, picture.dt)
 
     def _tell(self, finished: Finished) -> None:
-        times = finished.times
-        self._timer("preprocess", times.prepared - times.begun)
-        self._timer("infer", times.inferred - times.infer_begun)
-        self._timer("post", times.finished - times.post_begun)
+        self._timer("preprocess", finished.durations.prepare)
+        self._timer("infer", finished.durations.infer)
+        self._timer("post", finished.durations.post)
         self.watch(finished)
 
     def _say(self, device: Device) -> None:

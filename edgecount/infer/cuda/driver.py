@@ -196,6 +196,8 @@ class Device:
 
     def check(self, returned: Sequence[Any], doing: str) -> Any:
         """The outputs of a driver call; see :func:`check`."""
+        if len(returned) == 1 and not returned[0]:
+            return None  # a dozen calls a batch end here
         return check(self.calls, returned, doing)
 
     def release(self, owner: _Closable, returned: Sequence[Any]) -> None:

@@ -88,6 +88,14 @@ class SlotWork(Protocol):
         ...
 
 
+class Durations(NamedTuple):
+    """How long a batch was in each stream, seconds on the device."""
+
+    prepare: float
+    infer: float
+    post: float
+
+
 class Times(NamedTuple):
     """When a batch reached its stations, seconds since the pipeline was made, on the device."""
 
@@ -107,14 +115,16 @@ class Finished:
     Attributes:
         job: As it was submitted.
         results: One per item of ``job``.
-        times: Its stations on the device.
+        durations: How long it was in each stream.
+        times: Its stations on the device; None unless the pipeline is ``traced``.
         slot: Which slot it was in.
         submitted: ``perf_counter`` when ``submit`` was entered.
     """
 
     job: Sequence[Picture]
     results: List[Found]
-    times: Times
+    durations: Durations
+    times: Optional[Times]
     slot: int
     submitted: float
 
@@ -136,6 +146,13 @@ class _Events:
             self.post_begun,
             self.finished,
         ) = self.stations
+
+    def durations(self) -> Durations:
+        return Durations(
+            self.prepared.since(self.begun),
+            self.inferred.since(self.infer_begun),
+            self.finished.since(self.post_begun),
+        )
 
     def times(self, origin: Event) -> Times:
         return Times(*(event.since(origin) for event in self.stations))
@@ -242,6 +259,7 @@ class Pipeline:
         """
         self.depth = slots
         self.graphs = frozenset(graphs)
+        self.traced = False
         self._device = device
         self._streams = streams
         self._threads = threading.local()
@@ -295,10 +313,11 @@ class Pipeline:
         try:
             slot.events.finished.synchronize()
             results = slot.work.results(flight.job)
-            times = slot.events.times(self._origin)
+            durations = slot.events.durations()
+            times = slot.events.times(self._origin) if self.traced else None
         finally:
             self._free.put(slot)
-        return Finished(flight.job, results, times, slot.number, flight.began)
+        return Finished(flight.job, results, durations, times, slot.number, flight.began)
 
     def time_network(self, batch: int, runs: int) -> float:
         """Seconds of ``runs`` runs of the network alone, one after the other, on the device.

@@ -81,7 +81,7 @@ class DeviceSlot:
 
     def upload(self, stream: Stream, job: Sequence[Picture]) -> None:
         """Copy the pictures that are on the host, and what the kernels must know of all."""
-        room = sum(_aligned(p.size) for p in job if p.place != "device")
+        room = sum([p.size + _ALIGNMENT for p in job if p.place != "device"])
         if room > self._frames.size:
             self._grow(room)
         self._frames.start()
@@ -145,9 +145,8 @@ class DeviceSlot:
         shape = self._shape_of(picture)
         notes = self._notes
         notes.source[index] = shape.source
-        notes.source["plane"][index] = pointer
-        behind = pointer + picture.pitch * picture.info.height
-        notes.source["chroma"][index] = picture.chroma or behind
+        notes.plane[index] = pointer
+        notes.chroma[index] = picture.chroma or pointer + picture.pitch * picture.info.height
         notes.picture[index] = shape.picture
         if self._parts.tracker is not None:
             self._parts.tracker.step(notes.step[index], picture.camera, picture.dt)
@@ -212,6 +211,7 @@ class _Notes:
             self._host.array[start : start + dtype.itemsize * most].view(dtype)
             for start, dtype in zip(starts, dtypes)
         )
+        self.plane, self.chroma = self.source["plane"], self.source["chroma"]
         self._host.array[:] = 0
 
     def upload(self, stream: Stream, batch: int) -> None:  # noqa: ARG002 - all is little

@@ -9,7 +9,6 @@ import math
 from typing import Any, Callable, List, Mapping, Sequence, Tuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecount.errors import EngineError
 from edgecount.infer.cuda import compiler
@@ -163,14 +162,14 @@ class GpuTracker:
             camera: Index into ``cameras``; of a negative one nothing is tracked.
             dt: Seconds since the camera's last picture.
         """
+        for name, value in zip(STEP.names or (), self.values(camera, dt)):
+            record[name] = value
+
+    def values(self, camera: int, dt: float) -> Tuple[int, float, float, float, float, int]:
+        """What :meth:`step` writes, in the order of :data:`STEP`'s fields."""
         dt = min(max(0.0, dt), LONGEST_STEP)
         decay = self._cameras[max(camera, 0)].size_decay
-        record["camera"] = camera
-        record["t"] = dt
-        record["cube"] = dt**3 / 3
-        record["square"] = dt**2 / 2
-        record["fade"] = math.exp(-dt / decay)
-        record["dt_us"] = microseconds(dt)
+        return camera, dt, dt**3 / 3, dt**2 / 2, math.exp(-dt / decay), microseconds(dt)
 
     @staticmethod
     def result_bytes(batch: int) -> int:
@@ -221,7 +220,21 @@ class GpuTracker:
                 f"the CUDA tracker has no room: {why}; raise model.score_threshold, or track on "
                 "the host"
             )
-        return [_tracks(output) for output in outputs]
+        # Column by column: asking each picture's record for its fields takes twice the time.
+        counts, endings = outputs["count"].tolist(), outputs["ended"].tolist()
+        ids, boxes, scores = outputs["id"], outputs["box"], outputs["score"]
+        classes, confirmed, ended = outputs["class"], outputs["confirmed"], outputs["ended_id"]
+        return [
+            Tracks(
+                ids=ids[i, :n].copy(),
+                boxes=boxes[i, :n].copy(),
+                scores=scores[i, :n].copy(),
+                classes=classes[i, :n].copy(),
+                confirmed=confirmed[i, :n] != 0,
+                ended=ended[i, : endings[i]].copy(),
+            )
+            for i, n in enumerate(counts)
+        ]
 
     def reset(self, stream: Stream, camera: int) -> None:
         """Forget the tracks of one camera; its ids are not used again.
@@ -286,16 +299,4 @@ def _options(options: Options) -> _Options:
         limit_low=round(options.max_cost_low * COST_ONE),
         limit_tentative=round(options.max_cost_tentative * COST_ONE),
         floor=_floor(options),
-    )
-
-
-def _tracks(output: NDArray[Any]) -> Tracks:
-    count, ended = int(output["count"]), int(output["ended"])
-    return Tracks(
-        ids=output["id"][:count].copy(),
-        boxes=output["box"][:count].copy(),
-        scores=output["score"][:count].copy(),
-        classes=output["class"][:count].copy(),
-        confirmed=output["confirmed"][:count] != 0,
-        ended=output["ended_id"][:ended].copy(),
     )

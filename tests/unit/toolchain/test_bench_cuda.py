@@ -65,7 +65,7 @@ def test_every_figure_is_there(backend: Any) -> None:
     assert result.overlap == pytest.approx(result.fps / result.network_fps)
     assert result.host_us > 0
     assert set(result.busy) == {"prepare", "infer", "post"}
-    assert len(batches) == 50
+    assert len(batches) == 64
     json.dumps(result.as_dict())
 
 

@@ -207,8 +207,15 @@ def test_submit_waits_while_all_slots_are_in_flight(make: Callable[..., Pipeline
 def test_stations_are_timed_on_the_device(make: Callable[..., Pipeline]) -> None:
     pipeline = make()
     pipeline.submit([picture(0)])
+    plain = pipeline.collect(0.0)
+    assert plain is not None
+    assert plain.times is None
+    assert min(plain.durations) > 0
+    pipeline.traced = True
+    pipeline.submit([picture(0)])
     finished = pipeline.collect(0.0)
     assert finished is not None
+    assert finished.times is not None
     assert list(finished.times) == sorted(finished.times)
     assert finished.times.finished > finished.times.begun > 0
 
