@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, Optional
 
 from edgecount.errors import MissingExtraError, ModelError
 from edgecount.infer.recipe import Recipe
@@ -10,9 +10,12 @@ from edgecount.records import UInt8Array
 from edgecount.toolchain.quantize.histogram import Histogram
 from edgecount.toolchain.quantize.table import CalibrationTable
 
+if TYPE_CHECKING:
+    from edgecount.toolchain.quantize.precision import PrecisionRules
+
 FP32, FP16, BASIC, TUNED, QAT = "fp32", "fp16", "int8-basic", "int8-tuned", "int8-qat"
-TUNED_METHOD, TUNED_PRESET = "entropy", "int8+fp32-head"
 BASIC_METHOD = "minmax"
+USUAL_PRESET = "int8+fp32-head"  # of a model whose recipe says nothing
 
 Notice = Callable[[str], None]
 
@@ -88,7 +91,7 @@ def prepare(
         raise MissingExtraError("onnx", "report") from error
     from edgecount.toolchain.quantize import precision
     from edgecount.toolchain.quantize.activations import gather
-    from edgecount.toolchain.quantize.calibrate import choose
+    from edgecount.toolchain.quantize.calibrate import choose, method_of
     from edgecount.toolchain.quantize.half import to_half
     from edgecount.toolchain.quantize.qdq import write_qdq
 
@@ -104,12 +107,14 @@ def prepare(
 
     basic_table, _ = choose(gathered, BASIC_METHOD)
     basic = written(BASIC, write_qdq(model, basic_table, precision.preset("int8")))
-    table, histograms = choose(gathered, TUNED_METHOD, notice=notice)
+    method, options = method_of(sources.recipe)
+    table, histograms = choose(gathered, method, options, notice=notice)
+    rules = rules_of(sources.recipe)
     variants = [
         Variant(FP32, "FP32", sources.model, "as trained"),
         Variant(FP16, "FP16", written(FP16, to_half(model)), "all layers in FP16"),
         Variant(BASIC, "INT8, basic", basic, f"{BASIC_METHOD} calibration, every layer INT8"),
-        _tuned(sources, lambda: written(TUNED, _make_tuned(model, table))),
+        _tuned(sources, lambda: written(TUNED, write_qdq(model, table, rules)), method),
     ]
     if sources.qat is not None:
         how = "trained with its rounding in place"
@@ -117,17 +122,27 @@ def prepare(
     return Prepared(variants, table, histograms)
 
 
-def _tuned(sources: Sources, make: Callable[[], Path]) -> Variant:
+def _tuned(sources: Sources, make: Callable[[], Path], method: str) -> Variant:
     title = "INT8 + mixed precision + tuned calibration"
     if sources.tuned is not None:
         return Variant(TUNED, title, sources.tuned, f"{sources.tuned.name}, as it was given")
-    return Variant(TUNED, title, make(), f"{TUNED_METHOD} calibration, {TUNED_PRESET}")
+    rules = rules_of(sources.recipe)
+    kept = [f"{', '.join(p)} in {n}" for n, p in (("FP16", rules.fp16), ("FP32", rules.fp32)) if p]
+    how = "; ".join([f"{method} calibration", *kept])
+    return Variant(TUNED, title, make(), how)
 
 
-def _make_tuned(model: Any, table: CalibrationTable) -> Any:
-    from edgecount.toolchain.quantize import precision, qdq
+def rules_of(recipe: Recipe) -> "PrecisionRules":
+    """The recipe's precision rules; an FP32 head where it has none."""
+    from edgecount.toolchain.quantize.precision import PrecisionRules, preset
 
-    return qdq.write_qdq(model, table, precision.preset(TUNED_PRESET))
+    section = recipe.precision
+    if not section.model_fields_set:
+        return preset(USUAL_PRESET)
+    base = preset(section.preset)
+    return PrecisionRules(
+        fp32=(*section.fp32, *base.fp32), fp16=(*section.fp16, *base.fp16), last=base.last
+    )
 
 
 def _load(path: Path) -> Any:
