@@ -345,7 +345,7 @@ __device__ inline void give_out(const State &t, const Options &o, Output &out, C
 using namespace edgecount;
 
 // One frame of each camera of the batch: grid = pictures, block = THREADS.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 track(State *states, Scratch *scratches, Seen seen, const Step *steps, const Options *all_options, Output *outputs) {
   __shared__ Shared shared;
   const Step step = steps[blockIdx.x];

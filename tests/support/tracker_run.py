@@ -120,6 +120,7 @@ def crowd(
     false: int = 3,
     dt: float = 0.04,
     recall: float = 0.9,
+    lowest: float = 0.05,
 ) -> List[Detections]:
     """People who walk at random, some of them unseen, with noise, weak and false boxes."""
     random = np.random.default_rng(seed)
@@ -133,7 +134,7 @@ def crowd(
         extra = random.random((random.integers(0, false + 1), 2)) * area
         sizes = np.concatenate((size[seen], np.full(len(extra), 30.0)))
         boxes = [head(x, y, s) for (x, y), s in zip(np.vstack((noisy, extra)), sizes)]
-        scores = np.sort(random.uniform(0.05, 1, len(boxes)))[::-1]
+        scores = np.sort(random.uniform(lowest, 1, len(boxes)))[::-1]
         scene.append(
             Detections(
                 np.array(boxes, np.float32).reshape(-1, 4),
