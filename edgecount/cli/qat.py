@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     "--model", required=True, metavar="ONNX|NAME", help="FP32 ONNX file, or a shipped model."
 )
 @click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Calibration set: channels are evened out and the file is calibrated first.",
+)
+@click.option(
     "--table",
-    required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Calibration table of that file (edgecount calibrate).",
+    help="Instead, a calibration table of that very file (edgecount calibrate).",
 )
 @click.option(
     "--recipe", required=True, help="The training recipe's name, or a YAML file: its qat section."
@@ -49,7 +53,8 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
 def command(
     model: str,
-    table: Path,
+    images: Optional[Path],
+    table: Optional[Path],
     recipe: str,
     data: Path,
     splits: Tuple[str, ...],
@@ -71,14 +76,20 @@ def command(
 
     extras.require_torch()
     from edgecount.toolchain.quantize import precision
-    from edgecount.toolchain.train.qat import prepare_job, train_quantised
+    from edgecount.toolchain.train.qat import prepare_from_images, prepare_job, train_quantised
     from edgecount.toolchain.train.recipe import load_recipe
     from edgecount.toolchain.train.session import Job, default_device
 
     plan = load_recipe(recipe).override(qat_epochs=epochs)
     rules = precision.preset(preset)
     rules = replace(rules, fp16=rules.fp16 + fp16, fp32=rules.fp32 + fp32)
-    what = prepare_job(model, table, rules)
+    if (images is None) == (table is None):
+        raise click.UsageError("give either --images or --table")
+    if images is not None:
+        what = prepare_from_images(model, images, rules, out)
+    else:
+        assert table is not None
+        what = prepare_job(model, table, rules)
     job = Job(data, splits, val, out, device or default_device(), resume)
     with click.progressbar(length=plan.qat.epochs, label=f"{plan.name}, INT8") as bar:
         result = train_quantised(plan, what, job, click.echo, lambda _: bar.update(1))

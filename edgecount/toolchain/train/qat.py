@@ -18,6 +18,10 @@ import yaml
 from edgecount.errors import ConfigError, DatasetError, MissingExtraError, ModelError
 from edgecount.infer import recipe as recipes
 from edgecount.infer.recipe import METADATA_KEY, Recipe
+from edgecount.toolchain.quantize import model_file
+from edgecount.toolchain.quantize.calibrate import calibrate, method_of
+from edgecount.toolchain.quantize.calibration_set.images import CalibrationImages
+from edgecount.toolchain.quantize.equalize import equalise
 from edgecount.toolchain.quantize.precision import PrecisionRules
 from edgecount.toolchain.quantize.qdq import write_qdq
 from edgecount.toolchain.quantize.table import CalibrationTable
@@ -86,6 +90,38 @@ def prepare_job(model: str, table: Path, rules: PrecisionRules) -> QatJob:
     if recipe is not None and calibrated.input:
         calibrated.check_input(recipe.input.model_dump(mode="json"))
     return QatJob(path, calibrated, rules, recipe)
+
+
+def prepare_from_images(model: str, images: Path, rules: PrecisionRules, out: Path) -> QatJob:
+    """The job for a model that is calibrated first, its channels evened out.
+
+    The evened-out FP32 file and its table are written to ``out/start``; the same images give the
+    same files, so that an interrupted run can go on.
+
+    Args:
+        model: A shipped model's name, or an ONNX file's path; it needs a recipe.
+        images: Calibration set, or any folder of pictures.
+        rules: Which layers are quantised at all.
+        out: The run's folder.
+
+    Raises:
+        ConfigError: There is no such model.
+        ModelError: The model cannot be quantised.
+        DatasetError: The pictures cannot be read.
+    """
+    import onnx
+
+    path, recipe = model_file.find(model)
+    pictures = CalibrationImages(images)
+    start = out / "start" / path.name
+    start.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(equalise(onnx.load(str(path)), pictures, recipe), str(start))
+    method, options = method_of(recipe)
+    table, _ = calibrate(
+        start, pictures, recipe, method, options=options, images_sha256=pictures.sha256
+    )
+    table.save(start.with_suffix(".table.json"))
+    return QatJob(start, table, rules, recipe)
 
 
 class QatTrainer(TaughtTrainer):

@@ -22,6 +22,7 @@ from edgecount.toolchain.train.onnx_network import OnnxNetwork  # noqa: E402
 from edgecount.toolchain.train.qat import (  # noqa: E402
     QatJob,
     export_quantised,
+    prepare_from_images,
     steps_apart,
     train_quantised,
 )
@@ -182,3 +183,17 @@ def test_a_table_of_another_model_is_refused(what, drawn, tmp_path):
     wrong = QatJob(what.model, other, what.rules)
     with pytest.raises(DatasetError, match="another file"):
         train_quantised(RECIPE, wrong, _job(drawn(2), tmp_path), lambda _: None, lambda _: None)
+
+
+def test_a_start_from_images_is_evened_out_and_calibrated(tmp_path):
+    what = prepare_from_images("head-n", PICTURES, PrecisionRules(), tmp_path)
+    assert what.table.model_sha256 == hashlib.sha256(what.model.read_bytes()).hexdigest()
+    assert (what.model.name, what.table.images) == ("head-n.onnx", 6)
+    plain = onnx.load(str(recipes.find("head-n", None)[0]))
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+    evened = onnx.load(str(what.model))
+    with torch.no_grad():
+        wanted = OnnxNetwork(plain, plain)(images)
+        np.testing.assert_allclose(OnnxNetwork(evened, evened)(images), wanted, atol=2e-3)
+    again = prepare_from_images("head-n", PICTURES, PrecisionRules(), tmp_path / "again")
+    assert again.table.amax == what.table.amax
