@@ -170,7 +170,7 @@ VARIANTS = ((2, 2), (1, 2), (1, 4), (2, 1), (2, 4), (4, 1), (4, 2))
 COLD = 8  # single pictures in turns: more than the L2 cache holds
 
 
-def preprocess_rows(device: Device, stream: Stream, bandwidth: float) -> List[Row]:
+def preprocess_rows(device: Device, stream: Stream, bandwidth: float, quick: bool) -> List[Row]:
     """One 1080p picture, and a batch of 32 of mixed sizes, in each variant of the kernel."""
     random = np.random.default_rng(0)
     single = {x: [picture(1920, 1080, x, random)] for x in ("bgr", "nv12")}
@@ -181,7 +181,7 @@ def preprocess_rows(device: Device, stream: Stream, bandwidth: float) -> List[Ro
     rows = []
     for name, pictures in [*single.items(), *batch.items()]:
         for dtype in (np.float32, np.float16):
-            for variant in VARIANTS:
+            for variant in VARIANTS[:1] if quick else VARIANTS:
                 rows.append(preprocess_row(device, stream, name, pictures, dtype, variant))
                 rows[-1]["times_copy"] = rows[-1]["us"] * bandwidth * 1e-6 / rows[-1]["bytes"]
                 print(rows[-1], flush=True)
@@ -258,7 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", choices=["nms", "preprocess"])
-    parser.add_argument("--quick", action="store_true", help="leave batch 8 out")
+    parser.add_argument("--quick", action="store_true", help="leave batch 8 and variants out")
     given = parser.parse_args()
     device = Device.open()
     stream = device.stream()
@@ -274,7 +274,7 @@ def main() -> None:
         result["nms"] = nms_rows(device, stream, given.quick)
     if given.only != "nms":
         bandwidth = 1e9 * result["copy_gb_per_s"]
-        result["preprocess"] = preprocess_rows(device, stream, bandwidth)
+        result["preprocess"] = preprocess_rows(device, stream, bandwidth, given.quick)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "gpu_kernels.json").write_text(json.dumps(result, indent=1))
     print({k: v for k, v in result.items() if not isinstance(v, list)})
