@@ -5,6 +5,7 @@ damage, spare the fewest that bring the loss within the budget, and check what w
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
@@ -31,6 +32,8 @@ CANDIDATES: Mapping[str, Tuple[str, Mapping[str, Any]]] = {
     "minmax": ("minmax", {}),
 }
 """Calibrators that are tried, with their options, by the name that results give them."""
+
+_NEARLY = 0.25  # points of AP50: no more than chance on a few hundred pictures
 
 Say = Callable[[str], None]
 
@@ -136,15 +139,18 @@ def tune(
         tables[name], _ = choose(gathered, method, options, images_sha256=images_sha256)
         tried[name] = judge(write_qdq(model, tables[name], plan.rules))
         say(f"{name}: AP50 {tried[name].ap50:.2f}, SQNR {tried[name].sqnr_db:.1f} dB")
-    best = _best(tried)
+    best = _best(tried, tables)
     return _spare(model, judge, ranking or judge, plan, tables[best], best, tried, say)
 
 
-def _best(tried: Mapping[str, Verdict]) -> str:
-    """The calibrator that keeps most; of those within 0.1 points the one with less noise."""
+def _best(tried: Mapping[str, Verdict], tables: Mapping[str, CalibrationTable]) -> str:
+    """Of the calibrators that keep most, or nearly so, the one that clips least.
+
+    Clipping costs little on pictures like those of calibration, and much on others.
+    """
     most = max(verdict.ap50 for verdict in tried.values())
-    close = [name for name, verdict in tried.items() if verdict.ap50 > most - 0.1]
-    return max(close, key=lambda name: tried[name].sqnr_db)
+    close = [name for name, verdict in tried.items() if verdict.ap50 >= most - _NEARLY]
+    return max(close, key=lambda name: sum(map(math.log, tables[name].amax.values())))
 
 
 def _spare(

@@ -17,9 +17,10 @@ from edgecount.cli.main import cli
 from edgecount.errors import ConfigError
 from edgecount.infer.onnxruntime import open_network
 from edgecount.infer.recipe import load
-from edgecount.toolchain.quantize.judge import Judge, some_pairs
+from edgecount.toolchain.quantize.judge import Judge, Verdict, some_pairs
 from edgecount.toolchain.quantize.precision import PrecisionRules
-from edgecount.toolchain.quantize.tune import METADATA_KEY, Plan, tune
+from edgecount.toolchain.quantize.table import CalibrationTable
+from edgecount.toolchain.quantize.tune import METADATA_KEY, Plan, _best, tune
 
 pytest.importorskip("pycocotools")
 
@@ -125,3 +126,16 @@ def test_the_command_ranks_layers(spots: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "pass" in result.output
     assert "4 pictures" in result.output
+
+
+def test_of_two_good_calibrators_the_one_that_clips_less_is_taken() -> None:
+    tables = {
+        name: CalibrationTable("", name, 1, "", {}, {"x": amax, "y": 1.0})
+        for name, amax in (("tight", 1.0), ("wide", 2.0), ("widest", 4.0))
+    }
+    tried = {
+        "tight": Verdict(90.2, 20.0),
+        "wide": Verdict(90.0, 10.0),
+        "widest": Verdict(89.0, 9.0),
+    }
+    assert _best(tried, tables) == "wide"
