@@ -73,7 +73,8 @@ def precisions(model: onnx.ModelProto, rules: PrecisionRules) -> Dict[str, Preci
     fp32 = _named(model, rules.fp32)
     if rules.last:
         fp32 |= regions.last(model, rules.last)
-    fp16 = _named(model, rules.fp16)
+    # Activations go with their layer: no cast stands between the two.
+    fp16 = regions.followed(model, _named(model, rules.fp16))
     found: Dict[str, Precision] = {}
     for node in model.graph.node:
         if node.name in fp32:

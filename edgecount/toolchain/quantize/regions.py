@@ -22,7 +22,7 @@ def region(model: onnx.ModelProto, name: str) -> Set[str]:
     """
     named = {n.name for n in _layers(model) if name in n.name.replace("/", ".").split(".")}
     found = named or (head(model) if name == "head" else neck(model))
-    return _followed(model, found)
+    return followed(model, found)
 
 
 def head(model: onnx.ModelProto) -> Set[str]:
@@ -83,7 +83,8 @@ def expectations(model: onnx.ModelProto) -> Set[str]:
     return found
 
 
-def _followed(model: onnx.ModelProto, chosen: Set[str]) -> Set[str]:
+def followed(model: onnx.ModelProto, chosen: Set[str]) -> Set[str]:
+    """These nodes, and others than layers that read nothing but what these make."""
     made = graphs.makers(model)
     found = set(chosen)
     for node in model.graph.node:
