@@ -172,6 +172,7 @@ def test_simulated_scenes(make: Make, scenario: simulate.Scenario) -> None:
     compare(make(), frames, [1 / scenario.fps] * len(frames))
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["MOT15", "HT21"])
 def test_real_scenes(make: Make, name: str) -> None:
     """Every frame of MOT15's public detections, and of HT21's crowds with errors put in."""
