@@ -54,3 +54,9 @@ def built(model: onnx.ModelProto) -> memoryview:
     plan = builder.build_serialized_network(network, config)
     assert plan is not None, "TensorRT-RTX refused to build"
     return memoryview(plan)
+
+
+@pytest.mark.parametrize("name", ["head-n", "head-s"])
+def test_the_shipped_int8_file_builds(name: str) -> None:
+    path = HEAD_N.parents[1] / name / f"{name}.int8.onnx"
+    assert built(onnx.load(str(path))).nbytes > 10_000
