@@ -95,6 +95,7 @@ class OnnxNetwork(nn.Module):
         self._parameter_of = graph.parameters
         self._quantised_weights = graph.quantised_weights
         self._scale_of = graph.scales
+        self._origin_of = {tensor: graph.origin(tensor) for tensor in graph.scales}
         self.weights = nn.ParameterDict(
             {_key(name): nn.Parameter(torch.from_numpy(a)) for name, a in graph.values.items()}
         )
@@ -171,8 +172,11 @@ class OnnxNetwork(nn.Module):
         return {n: self.weights[_key(n)].detach().float().cpu().numpy() for n in sorted(names)}
 
     def learnt_amax(self) -> Dict[str, float]:
-        """Clipping point of each quantised activation, by tensor name, as it is now."""
-        return {tensor: float(self._scale(tensor).detach()) * LEVELS for tensor in self._scale_of}
+        """Clipping point of each quantised activation, by its name in the FP32 file."""
+        return {
+            self._origin_of[tensor]: float(self._scale(tensor).detach()) * LEVELS
+            for tensor in self._scale_of
+        }
 
 
 def _key(name: str) -> str:
@@ -206,8 +210,15 @@ class _Graph:
         }
         self._quantised: Dict[str, Tuple[str, float]] = {}  # Q's output → (its input, scale)
         self._fixed: Dict[str, None] = {}  # outputs of Q/DQ over initializers
+        self._cast: Dict[str, str] = {}  # activation → what it was cast from
         for node in model.graph.node:
             self._add(node)
+
+    def origin(self, tensor: str) -> str:
+        """An activation's name in the FP32 file: layers in FP16 are cast before they are read."""
+        while tensor in self._cast:
+            tensor = self._cast[tensor]
+        return tensor
 
     def _add(self, node: Any) -> None:
         if node.op_type == "Constant":
@@ -220,6 +231,9 @@ class _Graph:
             self._fixed[node.output[0]] = None
         elif node.op_type == "Conv":
             self._add_conv(node)
+        elif node.op_type == "Cast":
+            self._cast[node.output[0]] = node.input[0]
+            self._add_plain(node)
         else:
             self._add_plain(node)
 

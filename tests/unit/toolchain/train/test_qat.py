@@ -157,6 +157,18 @@ def test_a_run_in_two_pieces_ends_like_one(what, drawn, tmp_path):
     assert a == pytest.approx(b, rel=1e-3)
 
 
+def test_scales_behind_layers_in_fp16_are_exported_too(what, tmp_path):
+    plain = onnx.load(str(what.model))
+    rules = PrecisionRules(fp16=("backbone.stem.*",))
+    mixed = QatJob(what.model, what.table, rules)
+    network = OnnxNetwork(write_qdq(plain, what.table, rules), plain)
+    with torch.no_grad():
+        for octave in network.octaves.values():
+            octave.sub_(0.4)
+    assert set(network.learnt_amax()) <= set(what.table.amax)
+    assert export_quantised(network, plain, mixed, tmp_path / "a.onnx") <= 1.01
+
+
 def test_frozen_scales_stay(what, tmp_path):
     plain = onnx.load(str(what.model))
     network = OnnxNetwork(write_qdq(plain, what.table, what.rules), plain, learn_scales=False)
