@@ -1,15 +1,12 @@
 // The head tracker of all cameras of a batch: one block a camera, one launch a batch.
 #include "tracker_assign.cuh"
-#include "tracker_line.cuh"
+#include "tracker_ranks.cuh"
 
 namespace edgecount {
 
 struct Shared {
   Compaction compaction;
-  union {
-    Line line;  // until all pairs are found
-    Assignment assignment;
-  };
+  Assignment assignment;
   Ranks ranks;
   float off[2][kTracks];
   float median[2];
@@ -128,24 +125,18 @@ __device__ inline int cost_of(const State &t, int i, const Scratch &s, int j, fl
 }
 
 // One warp a track, one lane a detection.
-__device__ inline void pair(const State &t, const Options &o, Scratch &s, int seen, Line &line, int *overflow) {
-  line_up(line, s, seen);
-  const Binning binning(line);
+__device__ inline void pair(const State &t, const Options &o, Scratch &s, int seen, int *overflow) {
   for (int i = threadIdx.x / kWarp; i < t.count; i += kThreads / kWarp) {
     const float cx = t.real[kValue][i], cy = t.real[kValue + 1][i];
     const float rx = s.radius[0][i], ry = s.radius[1][i];
-    // Cheap tests first; rounding may not lose a pair of the exact one.
+    // A cheap test first; rounding may not lose a pair of the exact one.
     const float near_x = mul(rx, 1.0001f), near_y = mul(ry, 1.0001f);
-    const float reach = add(near_x, mul(1e-6f, fabsf(cx)));
-    const int before = binning.bin(sub(cx, reach)) - 1;
-    const int end = line.ends[binning.bin(add(cx, reach))];
     int degree = 0;
-    for (int first = before < 0 ? 0 : line.ends[before]; first < end; first += kWarp) {
-      const int at_line = first + lane();
-      int cost = -1, j = -1;
-      if (at_line < end) {
-        j = line.detection[at_line];
-        const float dx = sub(line.x[at_line], cx), dy = sub(line.y[at_line], cy);
+    for (int first = 0; first < seen; first += kWarp) {
+      const int j = first + lane();
+      int cost = -1;
+      if (j < seen) {
+        const float dx = sub(s.box[0][j], cx), dy = sub(s.box[1][j], cy);
         if (fabsf(dx) < near_x && fabsf(dy) < near_y) {
           const float x = divide(dx, rx), y = divide(dy, ry);
           const float square = add(mul(x, x), mul(y, y));
@@ -172,18 +163,12 @@ __device__ inline void match(const State &t, const Options &o, Scratch &s, int s
   for (int stage = 0; stage < 3; ++stage) {
     __syncthreads();
     const bool confirmed = stage < 2, high = stage != 1;
-    bool any_row = false, any_column = false;
-    for (int i = threadIdx.x; i < t.count; i += kThreads) {
+    for (int i = threadIdx.x; i < t.count; i += kThreads)
       a.row_open[i] = a.match[i] == kFree && (t.confirmed[i] != 0) == confirmed &&
                       (stage != 1 || t.unseen_us[i] <= o.low_age_us);
-      any_row |= a.row_open[i] && s.degree[i];
-    }
-    for (int j = threadIdx.x; j < seen; j += kThreads) {
+    for (int j = threadIdx.x; j < seen; j += kThreads)
       a.column_open[j] = a.owner[j] == kFree && (s.score[j] >= t.high) == high;
-      any_column |= a.column_open[j] != 0;
-    }
-    const bool rows = __syncthreads_or(any_row), columns = __syncthreads_or(any_column);
-    if (!rows || !columns) continue;
+    __syncthreads();
     assign(a, s, t.count, seen, stage == 0 ? o.limit_high : stage == 1 ? o.limit_low : o.limit_tentative);
   }
 }
@@ -345,7 +330,7 @@ __device__ inline void give_out(const State &t, const Options &o, Output &out, C
 using namespace edgecount;
 
 // One frame of each camera of the batch: grid = pictures, block = THREADS.
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+extern "C" __global__ void __launch_bounds__(THREADS)
 track(State *states, Scratch *scratches, Seen seen, const Step *steps, const Options *all_options, Output *outputs) {
   __shared__ Shared shared;
   const Step step = steps[blockIdx.x];
@@ -363,7 +348,7 @@ track(State *states, Scratch *scratches, Seen seen, const Step *steps, const Opt
   age(t, step, options, out, shared.compaction);
   predict(t, step, options, s);
   __syncthreads();
-  pair(t, options, s, count, shared.line, &shared.overflow);
+  pair(t, options, s, count, &shared.overflow);
   match(t, options, s, count, shared.assignment);
   correct(t, options, s, shared);
   if (threadIdx.x < kWarp && shared.matched) learn(t, options, shared.scores, shared.ranks.bins[0]);
