@@ -82,6 +82,9 @@ def resolve(target: Target, project: str, constraints: Optional[Path] = None) ->
             command += ["--platform", platform]
         if constraints is not None:
             command += ["--constraint", str(constraints)]
+            # Of what is pinned already, old versions of pip ask whether it fits the Python that
+            # they run on themselves.
+            command += ["--ignore-requires-python"]
         wanted = [*requirements(project, target), *target.caps]
         subprocess.run([*command, *wanted], check=True)  # noqa: S603
         found = json.loads(report.read_text(encoding="utf-8"))["install"]
