@@ -10,7 +10,6 @@ from typing import Optional, Tuple
 import onnx
 
 from edgecount import __version__
-from edgecount.infer.recipe import Recipe
 from edgecount.infer.tensorrt.cache import EngineCache, Entry
 from edgecount.infer.tensorrt.device import DeviceFacts
 from edgecount.infer.tensorrt.manifest import Layer, Manifest
@@ -20,11 +19,10 @@ from edgecount.toolchain.build.job import Calibration, Job, Pictures, Progress
 from edgecount.toolchain.build.onnx_file import opset_note
 from edgecount.toolchain.build.request import BuildRequest, Plan, plan
 from edgecount.toolchain.quantize.half import to_half
-from edgecount.toolchain.quantize.precision import PrecisionRules, precisions, preset
+from edgecount.toolchain.quantize.precision import precisions, rules_of
 from edgecount.toolchain.quantize.table import CalibrationTable
 
 _MINMAX = "minmax"
-_ALL = "int8"
 
 
 @dataclass(frozen=True)
@@ -161,16 +159,5 @@ def _kept(planned: Plan, precision: str) -> Tuple[str, ...]:
     Raises:
         ConfigError: A pattern of the recipe matches no layer.
     """
-    found = precisions(planned.file.model, _rules(planned.recipe))
+    found = precisions(planned.file.model, rules_of(planned.recipe.precision))
     return tuple(name for name, kept in found.items() if kept == precision)
-
-
-def _rules(recipe: Recipe) -> PrecisionRules:
-    """The recipe's own patterns before those of its preset."""
-    section = dict(recipe.precision)
-    base = preset(section.get("preset") or _ALL)
-    return PrecisionRules(
-        fp32=(*section.get("fp32", ()), *base.fp32),
-        fp16=(*section.get("fp16", ()), *base.fp16),
-        last=base.last,
-    )

@@ -11,6 +11,7 @@ import onnx
 from typing_extensions import Literal
 
 from edgecount.errors import ConfigError
+from edgecount.infer.recipe import PrecisionRecipe
 from edgecount.toolchain.quantize import regions
 
 Precision = Literal["int8", "fp16", "fp32"]
@@ -60,6 +61,14 @@ def preset(name: str) -> PrecisionRules:
         raise ConfigError(
             f"there is no precision preset {name!r}; there are {', '.join(PRESETS)}"
         ) from None
+
+
+def rules_of(recipe: PrecisionRecipe) -> PrecisionRules:
+    """A recipe's rules: its own patterns before those of its preset."""
+    base = preset(recipe.preset)
+    return PrecisionRules(
+        fp32=(*recipe.fp32, *base.fp32), fp16=(*recipe.fp16, *base.fp16), last=base.last
+    )
 
 
 def precisions(model: onnx.ModelProto, rules: PrecisionRules) -> Dict[str, Precision]:

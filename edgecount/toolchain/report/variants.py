@@ -109,7 +109,7 @@ def prepare(
     basic = written(BASIC, write_qdq(model, basic_table, precision.preset("int8")))
     method, options = method_of(sources.recipe)
     table, histograms = choose(gathered, method, options, notice=notice)
-    rules = rules_of(sources.recipe)
+    rules = usual_rules(sources.recipe)
     variants = [
         Variant(FP32, "FP32", sources.model, "as trained"),
         Variant(FP16, "FP16", written(FP16, to_half(model)), "all layers in FP16"),
@@ -126,23 +126,18 @@ def _tuned(sources: Sources, make: Callable[[], Path], method: str) -> Variant:
     title = "INT8 + mixed precision + tuned calibration"
     if sources.tuned is not None:
         return Variant(TUNED, title, sources.tuned, f"{sources.tuned.name}, as it was given")
-    rules = rules_of(sources.recipe)
+    rules = usual_rules(sources.recipe)
     kept = [f"{', '.join(p)} in {n}" for n, p in (("FP16", rules.fp16), ("FP32", rules.fp32)) if p]
     how = "; ".join([f"{method} calibration", *kept])
     return Variant(TUNED, title, make(), how)
 
 
-def rules_of(recipe: Recipe) -> "PrecisionRules":
+def usual_rules(recipe: Recipe) -> "PrecisionRules":
     """The recipe's precision rules; an FP32 head where it has none."""
-    from edgecount.toolchain.quantize.precision import PrecisionRules, preset
+    from edgecount.toolchain.quantize.precision import preset, rules_of
 
     section = recipe.precision
-    if not section.model_fields_set:
-        return preset(USUAL_PRESET)
-    base = preset(section.preset)
-    return PrecisionRules(
-        fp32=(*section.fp32, *base.fp32), fp16=(*section.fp16, *base.fp16), last=base.last
-    )
+    return rules_of(section) if section.model_fields_set else preset(USUAL_PRESET)
 
 
 def _load(path: Path) -> Any:
