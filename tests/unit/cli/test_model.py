@@ -5,30 +5,14 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from support.engine_key import engine_key
 
 from edgecount.cli.main import cli
 from edgecount.errors import ConfigError
 from edgecount.infer.tensorrt.cache import EngineCache
-from edgecount.infer.tensorrt.manifest import BuildKey, Manifest
-from edgecount.infer.tensorrt.profile import Profile
+from edgecount.infer.tensorrt.manifest import Manifest
 
-SHAPE = (1, 3, 416, 416)
-KEY = BuildKey(
-    model="head-n",
-    model_sha256="older older older",
-    recipe_sha256="b",
-    calibration_sha256="",
-    runtime="tensorrt",
-    runtime_version="8.5.2",
-    cuda="11.4",
-    driver="35.4.1",
-    device="Xavier",
-    sm="7.2",
-    precision="int8",
-    profile=Profile(min=SHAPE, opt=SHAPE, max=SHAPE),
-    workspace=1,
-    dla=False,
-)
+KEY = engine_key(model_sha256="older older older", runtime_version="8.5.2", workspace=1)
 
 
 @pytest.fixture

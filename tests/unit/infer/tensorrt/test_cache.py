@@ -8,29 +8,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.engine_key import engine_key
 
 from edgecount.errors import ConfigError, EngineError
 from edgecount.infer.tensorrt.cache import EngineCache, cache_folder, duration, keep_file
 from edgecount.infer.tensorrt.manifest import BuildKey, Layer, Manifest
 from edgecount.infer.tensorrt.profile import Profile
 
-SHAPE = (1, 3, 416, 416)
-KEY = BuildKey(
-    model="head-n",
-    model_sha256="a",
-    recipe_sha256="b",
-    calibration_sha256="",
-    runtime="tensorrt",
-    runtime_version="8.5.2.2",
-    cuda="11.4",
-    driver="35.4.1",
-    device="Xavier",
-    sm="7.2",
-    precision="int8",
-    profile=Profile(min=SHAPE, opt=SHAPE, max=SHAPE),
-    workspace=2**31,
-    dla=False,
-)
+KEY = engine_key()
 NEWER = KEY.model_copy(update={"model_sha256": "newer"})
 NEWEST = KEY.model_copy(update={"model_sha256": "newest"})
 OTHER_BOARD = KEY.model_copy(update={"sm": "8.7", "device": "Orin", "runtime_version": "10.3.0"})

@@ -1,6 +1,7 @@
 """The engine's key and its manifest."""
 
 import pytest
+from support.engine_key import SHAPE, engine_key
 
 from edgecount.errors import EngineError
 from edgecount.infer.recipe import InputRecipe, Recipe
@@ -10,24 +11,8 @@ from edgecount.infer.tensorrt.manifest import BuildKey, difference, key_for, loa
 from edgecount.infer.tensorrt.profile import Profile
 from edgecount.infer.tensorrt.versions import Version
 
-SHAPE = (1, 3, 416, 416)
 LARGER = (1, 3, 640, 640)
-KEY = BuildKey(
-    model="head-n",
-    model_sha256="a",
-    recipe_sha256="b",
-    calibration_sha256="",
-    runtime="tensorrt",
-    runtime_version="8.5.2.2",
-    cuda="11.4",
-    driver="35.4.1",
-    device="Xavier",
-    sm="7.2",
-    precision="int8",
-    profile=Profile(min=SHAPE, opt=SHAPE, max=SHAPE),
-    workspace=2**31,
-    dla=False,
-)
+KEY = engine_key()
 CHANGES = {
     "model": ("head-s", "the model has changed"),
     "model_sha256": ("c", "the ONNX file has changed since"),

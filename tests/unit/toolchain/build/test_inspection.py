@@ -7,33 +7,17 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.engine_key import engine_key
 
 from edgecount.cli.main import cli
 from edgecount.errors import ConfigError, EngineError
 from edgecount.infer.tensorrt.cache import EngineCache
 from edgecount.infer.tensorrt.manifest import BuildKey, Layer, Manifest
-from edgecount.infer.tensorrt.profile import Profile
 from edgecount.toolchain.build import inspection
 from edgecount.toolchain.build.inspection_html import render
 from edgecount.toolchain.build.layers import parse_inspector
 
-SHAPE = (1, 3, 416, 416)
-KEY = BuildKey(
-    model="head-n",
-    model_sha256="0123456789abcdef0123",
-    recipe_sha256="b",
-    calibration_sha256="",
-    runtime="tensorrt",
-    runtime_version="8.5.2.2",
-    cuda="11.4",
-    driver="35.4.1",
-    device="Xavier",
-    sm="7.2",
-    precision="int8",
-    profile=Profile(min=SHAPE, opt=SHAPE, max=SHAPE),
-    workspace=2**31,
-    dla=False,
-)
+KEY = engine_key(model_sha256="0123456789abcdef0123")
 
 
 def tensor(name: str, kind: str):

@@ -4,34 +4,18 @@ import hashlib
 import os
 
 import pytest
+from support.engine_key import engine_key
 
 from edgecount.errors import EngineError
 from edgecount.infer.tensorrt.cache import EngineCache
 from edgecount.infer.tensorrt.device import DeviceFacts
 from edgecount.infer.tensorrt.manifest import BuildKey, Manifest
-from edgecount.infer.tensorrt.profile import Profile
 from edgecount.infer.tensorrt.versions import Version
 from edgecount.toolchain.doctor.engines import examine
 
-SHAPE = (1, 3, 416, 416)
 XAVIER = DeviceFacts("Xavier", (7, 2), "35.4.1", "11.4", True)
 ORIN = DeviceFacts("Orin", (8, 7), "36.4.3", "12.6", True)
-KEY = BuildKey(
-    model="head-n",
-    model_sha256="a",
-    recipe_sha256="b",
-    calibration_sha256="",
-    runtime="tensorrt",
-    runtime_version="8.5.2",
-    cuda="11.4",
-    driver="35.4.1",
-    device="Xavier",
-    sm="7.2",
-    precision="int8",
-    profile=Profile(min=SHAPE, opt=SHAPE, max=SHAPE),
-    workspace=1,
-    dla=False,
-)
+KEY = engine_key(runtime_version="8.5.2", workspace=1)
 
 
 @pytest.fixture
