@@ -64,7 +64,7 @@ class TrackerRun:
         self.tracker.launch(self.stream, found, self._steps.pointer, batch, self._out.pointer)
 
     def results(self, batch: int) -> List[Tracks]:
-        """Bring the results back. Raises EngineError where something has no room."""
+        """Bring the results back."""
         size = GpuTracker.result_bytes(batch)
         self.stream.download(self._out_host.pointer, self._out.pointer, size)
         self.stream.synchronize()

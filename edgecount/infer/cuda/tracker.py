@@ -9,13 +9,15 @@ import math
 from typing import Any, Callable, List, Mapping, Sequence, Tuple
 
 import numpy as np
+import structlog
 
-from edgecount.errors import EngineError
 from edgecount.infer.cuda import compiler
 from edgecount.infer.cuda.driver import Device, Module, Stream
 from edgecount.infer.cuda.postprocess import DetectionBuffers
 from edgecount.records import Tracks, UInt8Array
 from edgecount.track.two_stage import COST_ONE, LONGEST_STEP, Options, microseconds
+
+_log = structlog.get_logger(__name__)
 
 KERNELS = ("track",)
 MOST_TRACKS = 1024
@@ -70,8 +72,8 @@ _OUTPUT = np.dtype(
     align=True,
 )
 _OVERFLOWS = {
-    1: f"more than {MOST_TRACKS} people are followed at once",
-    2: f"more than {MOST_NEIGHBOURS} heads lie where one person may be",
+    1: f"newcomers are not followed: {MOST_TRACKS} people are already",
+    2: f"of the heads in one person's reach only the best {MOST_NEIGHBOURS} are looked at",
 }
 
 
@@ -209,17 +211,14 @@ class GpuTracker:
     def results(memory: UInt8Array, batch: int) -> List[Tracks]:
         """Copies of the results of a batch, from their bytes on the host.
 
-        Raises:
-            EngineError: A camera saw more than the tracker has room for.
+        A camera that sees more than there is room for loses what is too much, and the log
+        says so; its other people and the other cameras go on.
         """
         outputs = memory[: batch * _OUTPUT.itemsize].view(_OUTPUT)
         overflow = int(np.bitwise_or.reduce(outputs["overflow"]))
         if overflow:
             why = " and ".join(text for bit, text in _OVERFLOWS.items() if overflow & bit)
-            raise EngineError(
-                f"the CUDA tracker has no room: {why}; raise model.score_threshold, or track on "
-                "the host"
-            )
+            _log.warning("tracker_full", reason=why)
         # Column by column: asking each picture's record for its fields takes twice the time.
         counts, endings = outputs["count"].tolist(), outputs["ended"].tolist()
         ids, boxes, scores = outputs["id"], outputs["box"], outputs["score"]

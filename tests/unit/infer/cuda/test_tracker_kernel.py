@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from support.cuda_emulator import emulator
 from support.scenes import detections, head
 from support.tracker_run import TrackerRun, assert_same, compare, crowd
 
-from edgecount.errors import EngineError
 from edgecount.infer.cuda.tracker import KERNELS, MOST_NEIGHBOURS, MOST_TRACKS
 from edgecount.records import Detections
 from edgecount.toolchain import simulate
@@ -150,19 +150,24 @@ def test_as_many_tracks_as_there_is_room_for(make: Make) -> None:
     assert len(outs[-1]) == MOST_TRACKS
 
 
-def test_more_tracks_than_there_is_room_for_are_told(make: Make) -> None:
+def test_newcomers_wait_where_there_is_no_room_and_the_rest_goes_on(make: Make) -> None:
     run = make()
     grid = [head(60 * i, 60 * j) for i in range(32) for j in range(33)]
     run.update([detections(grid[:MOST_TRACKS])], [DT])
-    with pytest.raises(EngineError, match="1024 people"):
-        run.update([detections(grid[-64:])], [0.0])
+    with capture_logs() as logs:
+        (tracks,) = run.update([detections(grid[-64:])], [0.0])
+    assert [(e["event"], "1024 people" in e["reason"]) for e in logs] == [("tracker_full", True)]
+    assert len(tracks) == MOST_TRACKS
+    assert tracks.ids.max() == MOST_TRACKS
 
 
-def test_more_neighbours_than_there_is_room_for_are_told(make: Make) -> None:
+def test_the_best_are_looked_at_where_too_many_are_in_one_reach(make: Make) -> None:
     run = make()
     run.update([detections([head(100, 100)])], [DT])
-    with pytest.raises(EngineError, match="heads lie where one person may be"):
-        run.update([detections([head(100, 100)] * (MOST_NEIGHBOURS + 1))], [DT])
+    with capture_logs() as logs:
+        (tracks,) = run.update([detections([head(100, 100)] * (MOST_NEIGHBOURS + 1))], [DT])
+    assert [(e["event"], "best 128" in e["reason"]) for e in logs] == [("tracker_full", True)]
+    assert tracks.ids[0] == 1
 
 
 @pytest.mark.parametrize("scenario", simulate.SCENARIOS, ids=lambda s: s.name)
