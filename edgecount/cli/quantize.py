@@ -72,6 +72,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="Pictures that each layer's damage is measured on.",
 )
+@click.option(
+    "--video",
+    metavar="CLIP",
+    help="Clip whose crossings are known: what INT8 does to counts is part of the budget, too.",
+)
+@click.option(
+    "--truth",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="True crossings of that clip (edgecount eval make-truth).",
+)
 @click.option("--limit", type=click.IntRange(1), help="Use the first so many of --images only.")
 @click.option(
     "--symmetric",
@@ -94,6 +104,8 @@ def command(
     spare: str,
     count: int,
     rank_count: int,
+    video: Optional[str],
+    truth: Optional[Path],
     limit: Optional[int],
     symmetric: bool,
     as_json: bool,
@@ -104,12 +116,16 @@ def command(
         return
     if images is None or data is None:
         raise click.UsageError("--images and --data are needed (or --symmetric)")
+    if (video is None) != (truth is None):
+        raise click.UsageError("--video and --truth go together")
     from dataclasses import replace
 
     import onnx
 
+    from edgecount.toolchain.evaluate.truth import read_truth_file
     from edgecount.toolchain.quantize import precision
     from edgecount.toolchain.quantize.calibration_set import CalibrationImages
+    from edgecount.toolchain.quantize.counts import measure
     from edgecount.toolchain.quantize.judge import Judge, some_pairs
     from edgecount.toolchain.quantize.model_file import find
     from edgecount.toolchain.quantize.tune import CANDIDATES, Plan, note_loss, save, tune
@@ -132,16 +148,30 @@ def command(
         ranking=Judge(proto, recipe, some_pairs(data, splits, rank_count)),
         images_sha256=pictures.sha256,
     )
-    note_loss(tuned.model, {"ap50_points": round(tuned.loss, 3), "within": tuned.within})
+    loss = {"ap50_points": round(tuned.loss, 3), "within": tuned.within}
+    note_loss(tuned.model, loss)
     save(tuned.model, out)
+    counts = None
+    if video is not None and truth is not None:
+        counts = measure(path, out, recipe, video, read_truth_file(truth))
+        loss["count_error"] = counts.grown
+        loss["within"] = tuned.within and counts.grown <= recipe.budget.count_error
+        note_loss(tuned.model, loss)
+        save(tuned.model, out)
     table = out.with_suffix(".table.json")
     tuned.table.save(table)
     table.with_suffix(".cache").write_text(tuned.table.to_tensorrt_cache(), encoding="utf-8")
     if as_json:
-        click.echo(json.dumps(tuned.as_dict(), indent=1))
+        found = {**tuned.as_dict(), "counts": counts._asdict() if counts else None, **loss}
+        click.echo(json.dumps(found, indent=1))
     else:
         _show(tuned, out, allowed)
-    if not tuned.within:
+        if counts is not None:
+            click.echo(
+                f"count error {counts.quantised} against {counts.fp32} of {counts.true} crossings "
+                f"({counts.grown:+d}, {recipe.budget.count_error:g} allowed)"
+            )
+    if not loss["within"]:
         raise SystemExit(1)
 
 
