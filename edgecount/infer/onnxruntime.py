@@ -72,6 +72,25 @@ class OrtNetwork:
         return result
 
 
+def read_metadata(path: Path) -> Dict[str, str]:
+    """What the exporter wrote into an ONNX file, without making it ready to run.
+
+    Raises:
+        ModelError: The file is missing or broken.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = _FATAL_ONLY
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # as above
+        raise ModelError(f"ONNX Runtime cannot read {path}: {_first_line(error)}") from error
+    written: Dict[str, str] = session.get_modelmeta().custom_metadata_map
+    return written
+
+
 def open_network(path: Path) -> Tuple[OrtNetwork, Dict[str, str]]:
     """Load an ONNX file for :func:`edgecount.infer.detector.create`."""
     network = OrtNetwork(path)

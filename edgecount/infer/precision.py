@@ -19,6 +19,7 @@ from edgecount.errors import EdgecountError, ModelError
 from edgecount.infer import cpu_features
 from edgecount.infer.cpu_features import CpuFeatures
 from edgecount.infer.detector import Network
+from edgecount.infer.onnxruntime import read_metadata
 
 METADATA_KEY = "edgecount.quantisation"
 CACHE_VARIABLE = "EDGECOUNT_CACHE"
@@ -131,6 +132,18 @@ def _times(networks: List[Network], size: Tuple[int, int]) -> Tuple[float, float
             times.append(1e3 * (perf_counter() - started))
     first, second = (float(np.median(times)) for times in taken)
     return first, second
+
+
+def over_budget(quantised: Path) -> bool:
+    """Whether an INT8 file says that it loses more than its recipe allows.
+
+    One that says nothing, of another tool, is not: whoever put it there vouches for it.
+    """
+    try:
+        note = json.loads(read_metadata(quantised)[METADATA_KEY])
+        return not note["loss"]["within"]
+    except (ModelError, KeyError, TypeError, ValueError):
+        return False
 
 
 def _within_budget(metadata: Mapping[str, str]) -> bool:

@@ -5,6 +5,7 @@ from typing import Optional, Tuple
 
 from typing_extensions import Literal
 
+from edgecount.infer.precision import over_budget
 from edgecount.infer.recipe import Recipe
 from edgecount.infer.tensorrt.cache import EngineCache
 from edgecount.infer.tensorrt.device import DeviceFacts
@@ -39,8 +40,8 @@ def choose_precision(
     """The precision that runs here, and why it is another than was asked for.
 
     Args:
-        asked: ``auto`` is INT8 where the GPU has units for it and the model a quantised file,
-            else FP16.
+        asked: ``auto`` is INT8 where the GPU has units for it and the model a quantised file
+            that does not say of itself that it is over its budget, else FP16.
         path: The model's file.
         device: The GPU; without one, INT8 units are taken for granted.
         calibrated: Whether TensorRT will quantise the FP32 file by itself.
@@ -50,8 +51,12 @@ def choose_precision(
         return "fp16", f"{device.name} (SM {device.sm}) has no INT8 units: building FP16 instead"
     if asked != "auto":
         return asked, None
-    quantised = quantised_file(path).is_file() or calibrated
-    return ("int8" if units and quantised else "fp16"), None
+    quantised = quantised_file(path)
+    if not units or not (quantised.is_file() or calibrated):
+        return "fp16", None
+    if not calibrated and over_budget(quantised):
+        return "fp16", f"{quantised.name} loses more than its budget allows: building FP16 instead"
+    return "int8", None
 
 
 def wanted_key(

@@ -1,10 +1,13 @@
 """Service and build agree on file, precision and key."""
 
+import json
 from pathlib import Path
 
+import onnx
 import pytest
 from support import conv_models
 
+from edgecount.infer.precision import METADATA_KEY
 from edgecount.infer.recipe import InputRecipe, Recipe
 from edgecount.infer.tensorrt.choice import choose_precision, file_for, wanted_key
 from edgecount.infer.tensorrt.device import DeviceFacts
@@ -38,6 +41,20 @@ def test_a_refused_precision_gives_its_reason(path) -> None:
     assert precision == "fp16"
     assert reason is not None
     assert "no INT8 units" in reason
+
+
+@pytest.mark.parametrize(("within", "expected"), [(True, "int8"), (False, "fp16")])
+def test_auto_takes_no_file_that_is_over_its_budget(path, within, expected) -> None:
+    quantised = path.with_name("people.int8.onnx")
+    model = onnx.load(str(quantised))
+    note = {"loss": {"ap50_points": 3.0, "within": within}}
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(note))
+    onnx.save(model, str(quantised))
+    precision, reason = choose_precision("auto", path, ORIN)
+    assert precision == expected
+    assert (reason is None) == within
+    assert choose_precision("int8", path, ORIN) == ("int8", None)
+    assert choose_precision("auto", path, ORIN, calibrated=True) == ("int8", None)
 
 
 @pytest.mark.parametrize("device", [ORIN, NANO])
