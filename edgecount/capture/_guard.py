@@ -30,8 +30,8 @@ class GuardedCapture:
         self._connect = connect
         self._grab_s = grab_s
         self._capture: Optional[cv2.VideoCapture] = None
-        self._jobs: queue.SimpleQueue[Optional[Callable[[], bool]]] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._jobs: queue.Queue[Optional[Callable[[], bool]]] = queue.Queue()
+        self._results: queue.Queue[bool] = queue.Queue()
         self._hangs = False
         self._thread = threading.Thread(target=self._run, name="capture-gstreamer", daemon=True)
         self._thread.start()

@@ -61,7 +61,8 @@ class CpuBackend:
         # One in waiting, so that no worker idles; more would only age in a live camera's queue.
         self.depth = workers + 1
         self._free = threading.Semaphore(self.depth)
-        self._in_flight: queue.SimpleQueue[List[_Pending]] = queue.SimpleQueue()
+        # No SimpleQueue: Python 3.8's may wait for ever when the time of a get runs out.
+        self._in_flight: queue.Queue[List[_Pending]] = queue.Queue()
         self._oldest: Optional[List[_Pending]] = None
         self._closed = False
 

@@ -265,8 +265,8 @@ class Pipeline:
         self._threads = threading.local()
         self._origin = device.event(timing=True)
         self._slots = [_Slot(n, make_work(n), device, spin=spin) for n in range(slots)]
-        self._free: queue.SimpleQueue[Optional[_Slot]] = queue.SimpleQueue()
-        self._in_flight: queue.SimpleQueue[_Flight] = queue.SimpleQueue()
+        self._free: queue.Queue[Optional[_Slot]] = queue.Queue()
+        self._in_flight: queue.Queue[_Flight] = queue.Queue()
         self._closed = False
         self._start(batches)
         for slot in self._slots:
