@@ -271,7 +271,7 @@ def test_close_twice_then_submit_then_collect() -> None:
 
 def test_collect_without_time_returns_at_once_every_time() -> None:
     under_test = backend(FakeDetector())
-    for index in range(300):
+    for index in range(200):
         under_test.submit([frame(index)])
         assert collect(under_test)[0].info.index == index
         assert under_test.collect(0.0) is None
