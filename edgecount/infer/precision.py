@@ -140,18 +140,17 @@ def over_budget(quantised: Path) -> bool:
     One that says nothing, of another tool, is not: whoever put it there vouches for it.
     """
     try:
-        note = json.loads(read_metadata(quantised)[METADATA_KEY])
-        return not note["loss"]["within"]
-    except (ModelError, KeyError, TypeError, ValueError):
+        return _within_budget(read_metadata(quantised)) is False
+    except ModelError:
         return False
 
 
-def _within_budget(metadata: Mapping[str, str]) -> bool:
+def _within_budget(metadata: Mapping[str, str]) -> Optional[bool]:
+    """What an INT8 file says of its own loss; None where it says nothing."""
     try:
-        note = json.loads(metadata[METADATA_KEY])
-        return bool(note["loss"]["within"])
+        return bool(json.loads(metadata[METADATA_KEY])["loss"]["within"])
     except (KeyError, TypeError, ValueError):
-        return False
+        return None
 
 
 def _key(path: Path, quantised: Path, size: Tuple[int, int], features: CpuFeatures) -> str:

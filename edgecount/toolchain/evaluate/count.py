@@ -225,6 +225,17 @@ def stream_of_detector(
     return TrackStream(tracked(detections, tracker), recipe.anchor)
 
 
+def report_of_detector(
+    source: str, loaded: Detector, recipe: Recipe, truth: CountTruth
+) -> CountReport:
+    """Count a clip with a detector that is at hand, at its true rate, and compare.
+
+    Arguments and errors are those of :func:`stream_of_detector`.
+    """
+    stream = stream_of_detector(source, loaded, recipe, truth, truth.fps)
+    return compare(truth, count_stream(truth, stream.frames, stream.anchor, truth.fps))
+
+
 def tracked(
     detections: Iterator[Tuple[FrameInfo, Detections]], tracker: Tracker
 ) -> Iterator[Tuple[FrameInfo, Tracks]]:

@@ -58,6 +58,4 @@ def _report(path: Path, recipe: Recipe, clip: str, truth: CountTruth) -> count.C
         size=input_size(network, recipe, path, None),
         thresholds=thresholds(recipe, ModelSettings()),
     )
-    stream = count.stream_of_detector(clip, detector, recipe, truth, truth.fps)
-    counted = count.count_stream(truth, stream.frames, recipe.anchor, truth.fps)
-    return count.compare(truth, counted)
+    return count.report_of_detector(clip, detector, recipe, truth)

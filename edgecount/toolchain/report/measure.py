@@ -165,16 +165,12 @@ def _accuracy(variant: Variant, task: Task) -> Accuracy:
 def _count(variant: Variant, task: Task) -> Optional[Counted]:
     if task.clip is None:
         return None
-    recipe, truth = task.recipe, task.clip.truth
+    clip, recipe = task.clip, task.recipe
     opened = open_detector(task.place, variant.path, recipe, recipe.low_threshold)
     try:
-        stream = count.stream_of_detector(
-            task.clip.source, opened.detector, recipe, truth, truth.fps
-        )
-        counted = count.count_stream(truth, stream.frames, recipe.anchor, truth.fps)
+        report = count.report_of_detector(clip.source, opened.detector, recipe, clip.truth)
     finally:
         opened.close()
-    report = count.compare(truth, counted)
     return Counted(report.true, report.missed, report.extra, report.total_error)
 
 
