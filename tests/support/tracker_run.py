@@ -53,7 +53,7 @@ class TrackerRun:
             classes[i, : len(seen)], counts[i] = seen.classes, len(seen)
         steps = self._steps_host.array.view(STEP)
         for i, (camera, dt) in enumerate(zip(cameras or range(count), dts)):
-            self.tracker.step(steps[i], camera, dt)
+            self.tracker.step(steps, i, camera, dt)
         size = DetectionBuffers.bytes_for(count, MOST)
         self.stream.upload(self._found.pointer, self._found_host.pointer, size)
         self.stream.upload(self._steps.pointer, self._steps_host.pointer, STEP.itemsize * count)
