@@ -14,7 +14,7 @@ from edgecount.infer.cuda.network import DeviceNetwork, bytes_of
 from edgecount.infer.cuda.pictures import Found, Picture
 from edgecount.infer.cuda.postprocess import PICTURE, DetectionBuffers, Postprocess
 from edgecount.infer.cuda.preprocess import SOURCE, Preprocess
-from edgecount.infer.cuda.tracker import STEP, GpuTracker
+from edgecount.infer.cuda.tracker import STEP, GpuTracker, TrackResults
 from edgecount.infer.letterbox import Letterbox
 from edgecount.records import Detections, Float32Array, FrameInfo, UInt8Array
 
@@ -286,6 +286,7 @@ class _Results:
         size = parts.tracker.result_bytes(batch) if parts.tracker else 1
         self._tracks = parts.device.allocate(size)
         self._tracked = parts.device.pinned(size)
+        self._read_tracks = TrackResults(self._tracked.array).read if parts.tracker else None
 
     @property
     def tracks_pointer(self) -> int:
@@ -306,10 +307,9 @@ class _Results:
         detections: Sequence[Optional[Detections]] = [None] * batch
         if self._wanted:
             detections = _detections(self._found.array, batch, self._most)
-        if self._tracker is None:
+        if self._read_tracks is None:
             return [Found(None, d) for d in detections]
-        tracks = self._tracker.results(self._tracked.array, batch)
-        return [Found(t, d) for t, d in zip(tracks, detections)]
+        return [Found(t, d) for t, d in zip(self._read_tracks(batch), detections)]
 
 
 def _detections(memory: UInt8Array, batch: int, most: int) -> List[Detections]:

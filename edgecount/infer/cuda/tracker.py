@@ -125,6 +125,45 @@ class _Seen(ctypes.Structure):
 Load = Callable[[Device, str, Mapping[str, object]], Module]
 
 
+class TrackResults:
+    """The results of batches, from their bytes on the host.
+
+    Args:
+        memory: Of :meth:`GpuTracker.result_bytes`, read anew every time.
+    """
+
+    def __init__(self, memory: UInt8Array) -> None:
+        outputs = memory.view(_OUTPUT)
+        # Column by column: asking each picture's record for its fields takes twice the time.
+        self._counts, self._endings = outputs["count"], outputs["ended"]
+        self._overflows = outputs["overflow"]
+        self._ids, self._boxes, self._scores = outputs["id"], outputs["box"], outputs["score"]
+        self._classes, self._ended = outputs["class"], outputs["ended_id"]
+        self._confirmed = outputs["confirmed"].view(np.bool_)
+
+    def read(self, batch: int) -> List[Tracks]:
+        """Copies of the first ``batch`` pictures' tracks.
+
+        A camera that sees more than there is room for loses what is too much, and the log
+        says so; its other people and the other cameras go on.
+        """
+        overflows = self._overflows[:batch].tolist()
+        if any(overflows):
+            _warn(overflows)
+        counts, endings = self._counts[:batch].tolist(), self._endings[:batch].tolist()
+        return [
+            Tracks(
+                ids=self._ids[i, :n].copy(),
+                boxes=self._boxes[i, :n].copy(),
+                scores=self._scores[i, :n].copy(),
+                classes=self._classes[i, :n].copy(),
+                confirmed=self._confirmed[i, :n].copy(),
+                ended=self._ended[i, : endings[i]].copy() if endings[i] else _NOBODY,
+            )
+            for i, n in enumerate(counts)
+        ]
+
+
 class GpuTracker:
     """One tracker a camera, their states in device memory.
 
@@ -208,34 +247,6 @@ class GpuTracker:
                 ctypes.c_void_p(out),
             ),
         )
-
-    @staticmethod
-    def results(memory: UInt8Array, batch: int) -> List[Tracks]:
-        """Copies of the results of a batch, from their bytes on the host.
-
-        A camera that sees more than there is room for loses what is too much, and the log
-        says so; its other people and the other cameras go on.
-        """
-        outputs = memory[: batch * _OUTPUT.itemsize].view(_OUTPUT)
-        overflows = outputs["overflow"].tolist()
-        if any(overflows):
-            _warn(overflows)
-        # Column by column: asking each picture's record for its fields takes twice the time.
-        counts, endings = outputs["count"].tolist(), outputs["ended"].tolist()
-        ids, boxes, scores = outputs["id"], outputs["box"], outputs["score"]
-        classes, ended = outputs["class"], outputs["ended_id"]
-        confirmed = outputs["confirmed"].view(np.bool_)
-        return [
-            Tracks(
-                ids=ids[i, :n].copy(),
-                boxes=boxes[i, :n].copy(),
-                scores=scores[i, :n].copy(),
-                classes=classes[i, :n].copy(),
-                confirmed=confirmed[i, :n].copy(),
-                ended=ended[i, : endings[i]].copy() if endings[i] else _NOBODY,
-            )
-            for i, n in enumerate(counts)
-        ]
 
     def reset(self, stream: Stream, camera: int) -> None:
         """Forget the tracks of one camera; its ids are not used again.
