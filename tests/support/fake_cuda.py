@@ -24,7 +24,6 @@ _NAMES = {
     700: b"CUDA_ERROR_ILLEGAL_ADDRESS",
     900: b"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
 }
-_TICK_MS = 0.125
 _ALIGNMENT = 256
 
 
@@ -63,6 +62,7 @@ class FakeCuda:
         self._known: Set[int] = set()  # what the host has waited for
         self._captures: Dict[int, List[Tuple[str, Callable[[], Any]]]] = {}
         self._graphs: Dict[int, List[Tuple[str, Callable[[], Any]]]] = {}
+        self.tick_ms = 0.125  # how long each piece of work takes
         self._clock = 0.0
 
     def __getattribute__(self, name: str) -> Any:
@@ -337,7 +337,7 @@ class FakeCuda:
     def _run(self, work: Work) -> None:
         work.run()
         work.done = True
-        self._clock += _TICK_MS
+        self._clock += self.tick_ms
         work.at = self._clock
 
 
