@@ -581,36 +581,51 @@ __device__ __forceinline__ void load(Step &step, const uint64_t *overlaps, int w
   }
 }
 
+// One step of the walk: decides about a word and what it suppresses behind it. `gone` and
+// `mine` are of this thread's boxes: suppressed, and kept.
+__device__ __forceinline__ void advance(const Step &step, int word, int count, Walk &shared,
+                                        unsigned &gone, unsigned &mine) {
+  const unsigned warp = threadIdx.x / kWarp;
+  const int r = word * kWord / kSuppressThreads;
+  const unsigned owner = word * 2 % (kSuppressThreads / kWarp);
+  if (warp - owner < 2) {
+    const bool left =
+        r * kSuppressThreads + static_cast<int>(threadIdx.x) < count && !(gone >> r & 1);
+    const unsigned alive = __ballot_sync(kAllLanes, left);
+    if (lane() == 0) shared.alive[word * 2 + warp - owner] = alive;
+  }
+  __syncthreads();
+  const uint64_t alive =
+      static_cast<uint64_t>(shared.alive[word * 2 + 1]) << 32 | shared.alive[word * 2];
+  const uint64_t kept = settle(alive, step.low, step.high);
+#pragma unroll
+  for (int i = 0; i < kMine; ++i)
+    if (step.hits[i] & kept) gone |= 1u << i;
+  if (warp - owner < 2 && kept >> ((warp - owner) * kWarp + lane()) & 1) mine |= 1u << r;
+}
+
 // Greedy NMS over the bit matrix. Returns which of this thread's boxes are kept, bit r for
 // box r × kSuppressThreads + thread. Every warp decides about every word, so that all they
-// have to tell each other is which boxes are left.
+// have to tell each other is which boxes are left. Loads run two steps ahead, in buffers
+// that take turns: a copy would wait for them.
 __device__ inline unsigned walk(const Scratch &scratch, int picture, int count, Walk &shared) {
-  const int thread = threadIdx.x;
-  const unsigned warp = thread / kWarp;
+  constexpr int kBuffers = 3;
   const uint64_t *overlaps = scratch.overlaps + static_cast<int64_t>(picture) * kWords * kTopK;
-  unsigned gone = 0, mine = 0;
   const int words = (count + kWord - 1) / kWord;
-  Step step, next;
-  if (words > 0) load(step, overlaps, 0, count);
-  for (int word = 0; word < words; ++word) {
-    const int r = word * kWord / kSuppressThreads;
-    const unsigned owner = word * 2 % (kSuppressThreads / kWarp);
-    if (warp - owner < 2) {
-      const bool left = r * kSuppressThreads + thread < count && !(gone >> r & 1);
-      const unsigned alive = __ballot_sync(kAllLanes, left);
-      if (lane() == 0) shared.alive[word * 2 + warp - owner] = alive;
-    }
-    // On its way while this word is decided.
-    if (word + 1 < words) load(next, overlaps, word + 1, count);
-    __syncthreads();
-    const uint64_t alive =
-        static_cast<uint64_t>(shared.alive[word * 2 + 1]) << 32 | shared.alive[word * 2];
-    const uint64_t kept = settle(alive, step.low, step.high);
+  unsigned gone = 0, mine = 0;
+  Step steps[kBuffers];
 #pragma unroll
-    for (int i = 0; i < kMine; ++i)
-      if (step.hits[i] & kept) gone |= 1u << i;
-    if (warp - owner < 2 && kept >> ((warp - owner) * kWarp + lane()) & 1) mine |= 1u << r;
-    step = next;
+  for (int i = 0; i + 1 < kBuffers; ++i)
+    if (i < words) load(steps[i], overlaps, i, count);
+  for (int first = 0; first < words; first += kBuffers) {
+#pragma unroll
+    for (int i = 0; i < kBuffers; ++i) {
+      const int word = first + i;
+      if (word >= words) break;
+      const int ahead = word + kBuffers - 1;
+      if (ahead < words) load(steps[(i + kBuffers - 1) % kBuffers], overlaps, ahead, count);
+      advance(steps[i], word, count, shared, gone, mine);
+    }
   }
   return mine;
 }

@@ -96,7 +96,16 @@ struct Pair { Bgr left, right; };
 
 __device__ __forceinline__ int byte_of(unsigned word, int i) { return word >> 8 * i & 0xff; }
 
-// Two neighbouring BGR pixels by aligned words: six bytes at any address.
+// `count` bytes at any address, by the aligned words that hold them; four of them at most.
+__device__ __forceinline__ unsigned bytes_at(const uint8_t *bytes, int count) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(bytes);
+  const unsigned *words = reinterpret_cast<const unsigned *>(address & ~static_cast<uintptr_t>(3));
+  const int offset = static_cast<int>(address & 3);
+  const unsigned a = __ldg(words), b = offset + count > 4 ? __ldg(words + 1) : 0;
+  return __byte_perm(a, b, 0x3210 + 0x1111 * offset);
+}
+
+// Two neighbouring BGR pixels.
 __device__ __forceinline__ Pair bgr_pair(const uint8_t *row, int x, int width) {
   if (width == 1) {
     const Bgr only = {__ldg(row), __ldg(row + 1), __ldg(row + 2)};
@@ -129,11 +138,12 @@ __device__ __forceinline__ Bgr to_bgr(int luma, unsigned chroma, const Source &s
 }
 
 __device__ __forceinline__ Pair nv12_pair(const Source &s, int x, int y) {
-  const uint8_t *luma = s.plane + static_cast<int64_t>(y) * s.pitch + x;
-  const uint16_t *chroma = reinterpret_cast<const uint16_t *>(
-      s.chroma + static_cast<int64_t>(y / 2) * s.chroma_pitch);
-  return {to_bgr(__ldg(luma), __ldg(chroma + x / 2), s),
-          to_bgr(__ldg(luma + 1), __ldg(chroma + (x + 1) / 2), s)};
+  const unsigned luma = bytes_at(s.plane + static_cast<int64_t>(y) * s.pitch + x, 2);
+  const bool odd = x & 1;  // then the right pixel has a chroma of its own
+  const unsigned chroma = bytes_at(
+      s.chroma + static_cast<int64_t>(y / 2) * s.chroma_pitch + (x & ~1), odd ? 4 : 2);
+  return {to_bgr(byte_of(luma, 0), chroma & 0xffff, s),
+          to_bgr(byte_of(luma, 1), odd ? chroma >> 16 : chroma & 0xffff, s)};
 }
 
 __device__ __forceinline__ Pair pair_at(const Source &s, int x, int y) {

@@ -1,12 +1,15 @@
 // The head tracker of all cameras of a batch: one block a camera, one launch a batch.
 #include "tracker_assign.cuh"
-#include "tracker_ranks.cuh"
+#include "tracker_line.cuh"
 
 namespace edgecount {
 
 struct Shared {
   Compaction compaction;
-  Assignment assignment;
+  union {
+    Line line;  // until all pairs are found
+    Assignment assignment;
+  };
   Ranks ranks;
   float off[2][kTracks];
   float median[2];
@@ -124,34 +127,50 @@ __device__ inline int cost_of(const State &t, int i, const Scratch &s, int j, fl
   return static_cast<int>(mul(cost, 65536.0f));
 }
 
-// One warp a track, one lane a detection.
-__device__ inline void pair(const State &t, const Options &o, Scratch &s, int seen, int *overflow) {
-  for (int i = threadIdx.x / kWarp; i < t.count; i += kThreads / kWarp) {
-    const float cx = t.real[kValue][i], cy = t.real[kValue + 1][i];
-    const float rx = s.radius[0][i], ry = s.radius[1][i];
-    // A cheap test first; rounding may not lose a pair of the exact one.
-    const float near_x = mul(rx, 1.0001f), near_y = mul(ry, 1.0001f);
-    int degree = 0;
-    for (int first = 0; first < seen; first += kWarp) {
-      const int j = first + lane();
-      int cost = -1;
-      if (j < seen) {
-        const float dx = sub(s.box[0][j], cx), dy = sub(s.box[1][j], cy);
-        if (fabsf(dx) < near_x && fabsf(dy) < near_y) {
-          const float x = divide(dx, rx), y = divide(dy, ry);
-          const float square = add(mul(x, x), mul(y, y));
-          if (square < 1.0f) cost = cost_of(t, i, s, j, square, o);
-        }
+// Lists the detections in reach of track i, one lane a detection, and returns how many they
+// are: those of the line from `first` to `end`, or without a line detections first … end.
+__device__ inline int list_pairs(const State &t, const Options &o, Scratch &s, int i, const Line *line, int first, int end) {
+  const float cx = t.real[kValue][i], cy = t.real[kValue + 1][i];
+  const float rx = s.radius[0][i], ry = s.radius[1][i];
+  // A cheap test first; rounding may not lose a pair of the exact one.
+  const float near_x = mul(rx, 1.0001f), near_y = mul(ry, 1.0001f);
+  int degree = 0;
+  for (; first < end; first += kWarp) {
+    const int at_line = first + lane();
+    int cost = -1, j = -1;
+    if (at_line < end) {
+      j = line ? line->detection[at_line] : at_line;
+      const float bx = line ? line->x[at_line] : s.box[0][j], by = line ? line->y[at_line] : s.box[1][j];
+      const float dx = sub(bx, cx), dy = sub(by, cy);
+      if (fabsf(dx) < near_x && fabsf(dy) < near_y) {
+        const float x = divide(dx, rx), y = divide(dy, ry);
+        const float square = add(mul(x, x), mul(y, y));
+        if (square < 1.0f) cost = cost_of(t, i, s, j, square, o);
       }
-      const unsigned votes = __ballot_sync(kAllLanes, cost >= 0);
-      const int at = degree + __popc(votes & lanes_below());
-      if (cost >= 0 && at < kNeighbours) s.edge[i][at] = Edge{j, cost};
-      degree += __popc(votes);
     }
-    if (lane() == 0) {
-      if (degree > kNeighbours) atomicOr(overflow, static_cast<int>(kTooManyNeighbours));
-      s.degree[i] = degree < kNeighbours ? degree : kNeighbours;
+    const unsigned votes = __ballot_sync(kAllLanes, cost >= 0);
+    const int at = degree + __popc(votes & lanes_below());
+    if (cost >= 0 && at < kNeighbours) s.edge[i][at] = Edge{j, cost};
+    degree += __popc(votes);
+  }
+  return degree;
+}
+
+// One warp a track.
+__device__ inline void pair(const State &t, const Options &o, Scratch &s, int seen, Line &line, int *overflow) {
+  line_up(line, s, seen);
+  const Binning binning(line);
+  for (int i = threadIdx.x / kWarp; i < t.count; i += kThreads / kWarp) {
+    const float cx = t.real[kValue][i];
+    const float reach = add(mul(s.radius[0][i], 1.0002f), mul(1e-6f, fabsf(cx)));
+    const int before = binning.bin(sub(cx, reach)) - 1;
+    const int end = line.ends[binning.bin(add(cx, reach))];
+    int degree = list_pairs(t, o, s, i, &line, before < 0 ? 0 : line.ends[before], end);
+    if (degree > kNeighbours) {  // by falling score, so that the best are kept
+      degree = list_pairs(t, o, s, i, nullptr, 0, seen);
+      if (lane() == 0) atomicOr(overflow, static_cast<int>(kTooManyNeighbours));
     }
+    if (lane() == 0) s.degree[i] = degree < kNeighbours ? degree : kNeighbours;
   }
   __syncthreads();
 }
@@ -163,12 +182,18 @@ __device__ inline void match(const State &t, const Options &o, Scratch &s, int s
   for (int stage = 0; stage < 3; ++stage) {
     __syncthreads();
     const bool confirmed = stage < 2, high = stage != 1;
-    for (int i = threadIdx.x; i < t.count; i += kThreads)
+    bool any_row = false, any_column = false;
+    for (int i = threadIdx.x; i < t.count; i += kThreads) {
       a.row_open[i] = a.match[i] == kFree && (t.confirmed[i] != 0) == confirmed &&
                       (stage != 1 || t.unseen_us[i] <= o.low_age_us);
-    for (int j = threadIdx.x; j < seen; j += kThreads)
+      any_row |= a.row_open[i] && s.degree[i];
+    }
+    for (int j = threadIdx.x; j < seen; j += kThreads) {
       a.column_open[j] = a.owner[j] == kFree && (s.score[j] >= t.high) == high;
-    __syncthreads();
+      any_column |= a.column_open[j] != 0;
+    }
+    const bool rows = __syncthreads_or(any_row), columns = __syncthreads_or(any_column);
+    if (!rows || !columns) continue;
     assign(a, s, t.count, seen, stage == 0 ? o.limit_high : stage == 1 ? o.limit_low : o.limit_tentative);
   }
 }
@@ -330,7 +355,7 @@ __device__ inline void give_out(const State &t, const Options &o, Output &out, C
 using namespace edgecount;
 
 // One frame of each camera of the batch: grid = pictures, block = THREADS.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 track(State *states, Scratch *scratches, Seen seen, const Step *steps, const Options *all_options, Output *outputs) {
   __shared__ Shared shared;
   const Step step = steps[blockIdx.x];
@@ -348,7 +373,7 @@ track(State *states, Scratch *scratches, Seen seen, const Step *steps, const Opt
   age(t, step, options, out, shared.compaction);
   predict(t, step, options, s);
   __syncthreads();
-  pair(t, options, s, count, &shared.overflow);
+  pair(t, options, s, count, shared.line, &shared.overflow);
   match(t, options, s, count, shared.assignment);
   correct(t, options, s, shared);
   if (threadIdx.x < kWarp && shared.matched) learn(t, options, shared.scores, shared.ranks.bins[0]);

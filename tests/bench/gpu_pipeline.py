@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The CUDA pipeline on a GPU: overlap, latency, many cameras, memory, video decoding.
 
-    gpu_pipeline.py --out DIR [--precision fp16 fp32] [--only layouts overlap cameras memory nvdec]
-                    [--clip vtest.avi] [--h264 clip.mp4] [--quick]
+    gpu_pipeline.py --out DIR [--precision fp16 fp32] [--clip vtest.avi] [--h264 clip.mp4]
+                    [--only layouts overlap cameras host memory nvdec] [--quick]
 
 Needs a GPU and onnxruntime-gpu; for ``nvdec`` also PyNvVideoCodec and an H.264 clip. The
 second precision is measured for layouts and overlap only. Writes gpu_pipeline.json, Chrome
@@ -27,6 +27,7 @@ from edgecount.capture import nvdec
 from edgecount.capture._clock import Clock
 from edgecount.config import ModelSettings
 from edgecount.errors import EdgecountError
+from edgecount.infer.cuda import _bindings
 from edgecount.infer.cuda import backend as backends
 from edgecount.infer.cuda.backend import CudaBackend, CudaOptions
 from edgecount.infer.cuda.driver import Device
@@ -38,13 +39,14 @@ from edgecount.toolchain.bench_cuda import cameras_spec
 FULL_HD = (1920, 1080)
 NV12_BYTES = FULL_HD[0] * FULL_HD[1] * 3 // 2
 LAYOUT: Dict[str, bool] = {"fp16": True}
-PARTS = ("layouts", "overlap", "cameras", "memory", "nvdec")
+PARTS = ("layouts", "overlap", "cameras", "host", "memory", "nvdec")
 
 
 def open_backend(
     cameras: int, precision: str, *, batch: int = 8, nhwc: Optional[bool] = None, **options: Any
 ) -> CudaBackend:
     """A backend that runs batches of one size only."""
+    open_device = options.pop("open_device", Device.open)
     batch = min(batch, cameras)
     channels_last = LAYOUT.get(precision, False) if nhwc is None else nhwc
     spec = cameras_spec(cameras, ModelSettings(name="head-n", precision=precision))
@@ -61,7 +63,7 @@ def open_backend(
         )
 
     chosen = CudaOptions(max_batch=batch, sizes=(batch,), **options)
-    return backends.CudaBackend(spec, network, chosen)
+    return backends.CudaBackend(spec, network, chosen, open_device=open_device)
 
 
 def layouts(precision: str) -> Dict[str, Any]:
@@ -187,6 +189,58 @@ def many_cameras(args: argparse.Namespace, precision: str, images: List[Any]) ->
                 "busy": timeline.busy(traced),
             }
             backend.close()
+    return found
+
+
+class TimedCalls:
+    """The driver's functions, each with how often it ran and what it took."""
+
+    def __init__(self, calls: Any) -> None:
+        self._calls = calls
+        self.spent: Dict[str, List[float]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._calls, name)
+        if not name.startswith("cu"):
+            return found
+        spent = self.spent.setdefault(name, [0, 0.0, 0.0])
+
+        def timed(*values: Any) -> Any:
+            wall, cpu = time.perf_counter(), time.thread_time()
+            returned = found(*values)
+            spent[0] += 1
+            spent[1] += time.perf_counter() - wall
+            spent[2] += time.thread_time() - cpu
+            return returned
+
+        setattr(self, name, timed)
+        return timed
+
+
+def host(args: argparse.Namespace, precision: str, images: List[Any]) -> Dict[str, Any]:
+    """Driver calls of a batch: how many, and microseconds by the clock and of the processor."""
+    found: Dict[str, Any] = {}
+    for batch in (1, 8):
+        calls = TimedCalls(_bindings.load())
+        backend = open_backend(
+            batch, precision, batch=batch, open_device=lambda n, c=calls: Device.open(n, c)
+        )
+        templates = bench_cuda.pinned_pictures(backend.device, images, "nv12")
+        stream = bench_cuda.feed(templates, batch, batch)()
+        bench_cuda.run(backend, stream, 50)
+        count = 100 if args.quick else 1000
+        for spent in calls.spent.values():
+            spent[:] = [0, 0.0, 0.0]
+        turn = bench_cuda.run(backend, stream, count)
+        found[f"batch {batch}"] = {
+            "host_us": turn.host_us,
+            "calls": {
+                name: [round(n / count, 2), *(round(1e6 * s / count, 1) for s in seconds)]
+                for name, (n, *seconds) in calls.spent.items()
+                if n
+            },
+        }
+        backend.close()
     return found
 
 
@@ -316,7 +370,7 @@ def report(found: Dict[str, Any]) -> None:
                 f"network alone {r['network_fps']:,.0f}; host {r['host_us']:.1f} us; "
                 f"{ {k: round(v, 3) for k, v in r['stages_ms'].items()} }"
             )
-        for name in ("layouts", "memory", "nvdec", "nvdec_pipeline"):
+        for name in ("layouts", "host", "memory", "nvdec", "nvdec_pipeline"):
             if name in parts:
                 print(precision, name, json.dumps(parts[name]))
 
@@ -364,6 +418,7 @@ def main() -> None:
             ("layouts", layouts),
             ("overlap", lambda p: overlap(args, p, images)),
             ("cameras", lambda p: many_cameras(args, p, images)),
+            ("host", lambda p: host(args, p, images)),
             ("memory", lambda p: memory(args, p, images)),
         ):
             if name not in args.only:

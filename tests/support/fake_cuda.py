@@ -8,7 +8,7 @@ and then only what it depends on runs: a missing dependency gives wrong bytes, n
 order, events, and what the host had waited for when it enqueued it.
 """
 
-# ruff: noqa: N802, N803 - the names are the driver's
+# ruff: noqa: N802, N803, N815 - the names are the driver's
 
 import ctypes
 import inspect
@@ -24,7 +24,6 @@ _NAMES = {
     700: b"CUDA_ERROR_ILLEGAL_ADDRESS",
     900: b"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
 }
-_TICK_MS = 0.125
 _ALIGNMENT = 256
 
 
@@ -41,12 +40,80 @@ class Work:
     at: float = 0.0
 
 
+def _named(parameters: str, call: Callable[..., _Returned]) -> Callable[..., _Returned]:
+    """``call``, a method with these parameters, so that they can be compared with the driver's."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = [inspect.Parameter(name, kind) for name in ["self", *parameters.split()]]
+
+    def checked(*values: Any) -> _Returned:
+        assert len(values) == len(signature), f"takes {parameters}, not {values[1:]}"
+        return call(*values)
+
+    checked.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+    return checked
+
+
+def _answering(parameters: str, *answer: Any) -> Callable[..., _Returned]:
+    """Succeeds, always with the same answer."""
+    return _named(parameters, lambda *_: (0, *answer))
+
+
+def _making(parameters: str) -> Callable[..., _Returned]:
+    """Makes something that is nothing but a handle."""
+    return _named(parameters, lambda self, *_: (0, next(self._handles)))
+
+
+def _forgetting(kept: str, handle: str) -> Callable[..., _Returned]:
+    """Frees what is kept under a handle."""
+
+    def free(self: "FakeCuda", handle: int) -> _Returned:
+        del getattr(self, kept)[handle]
+        return (0,)
+
+    return _named(handle, free)
+
+
+def _enqueueing(what: str, parameters: str, do: Callable[..., Any]) -> Callable[..., _Returned]:
+    """Enqueues ``do`` with all parameters but the last, which is the stream."""
+
+    def enqueue(self: "FakeCuda", *values: Any) -> _Returned:
+        self.enqueue(values[-1], what, lambda: do(*values[:-1]))
+        return (0,)
+
+    return _named(parameters, enqueue)
+
+
 class FakeCuda:
     """The functions. ``fail`` maps the name of a function to the result it shall return."""
 
     CUdevice_attribute = int
     CUfunction_attribute = int
     CUstreamCaptureMode = int
+
+    cuInit = _answering("Flags")
+    cuDriverGetVersion = _answering("", 13000)
+    cuGetErrorString = _answering("error", b"as the test wants")
+    cuDeviceGetCount = _answering("", 1)
+    cuDeviceGetName = _answering("length dev", b"Fake\0\0")
+    cuDevicePrimaryCtxRelease = _answering("dev")
+    cuCtxSetCurrent = _answering("ctx")
+    cuStreamDestroy = _answering("hStream")
+    cuEventDestroy = _answering("hEvent")
+    cuModuleUnload = _answering("hmod")
+    cuFuncSetAttribute = _answering("hfunc attrib value")
+    cuDevicePrimaryCtxRetain = _making("dev")
+    cuEventCreate = _making("Flags")
+    cuModuleLoadData = _making("image")
+    cuMemcpyHtoDAsync = _enqueueing("upload", "dstDevice srcHost ByteCount hStream", ctypes.memmove)
+    cuMemcpyDtoHAsync = _enqueueing(
+        "download", "dstHost srcDevice ByteCount hStream", ctypes.memmove
+    )
+    cuMemcpyDtoDAsync = _enqueueing("copy", "dstDevice srcDevice ByteCount hStream", ctypes.memmove)
+    cuMemsetD8Async = _enqueueing("fill", "dstDevice uc N hStream", ctypes.memset)
+    cuMemFree = _forgetting("memory", "dptr")
+    cuMemFreeHost = _forgetting("memory", "p")
+    cuGraphDestroy = _forgetting("_graphs", "hGraph")
+    cuGraphExecDestroy = _forgetting("_graphs", "hGraphExec")
 
     def __init__(self, *, integrated: bool = False, memory: int = 1 << 30) -> None:
         self.work: List[Work] = []
@@ -63,6 +130,7 @@ class FakeCuda:
         self._known: Set[int] = set()  # what the host has waited for
         self._captures: Dict[int, List[Tuple[str, Callable[[], Any]]]] = {}
         self._graphs: Dict[int, List[Tuple[str, Callable[[], Any]]]] = {}
+        self.tick_ms = 0.125  # how long each piece of work takes
         self._clock = 0.0
 
     def __getattribute__(self, name: str) -> Any:
@@ -101,20 +169,8 @@ class FakeCuda:
         self.work.append(work)
         self._last[stream] = work.number
 
-    def cuInit(self, Flags: int) -> _Returned:
-        return (0,)
-
-    def cuDriverGetVersion(self) -> _Returned:
-        return 0, 13000
-
     def cuGetErrorName(self, error: int) -> _Returned:
         return 0, _NAMES.get(error, b"CUDA_ERROR_OTHER")
-
-    def cuGetErrorString(self, error: int) -> _Returned:
-        return 0, b"as the test wants"
-
-    def cuDeviceGetCount(self) -> _Returned:
-        return 0, 1
 
     def cuDeviceGet(self, ordinal: int) -> _Returned:
         return 0, ordinal
@@ -122,23 +178,11 @@ class FakeCuda:
     def cuDeviceGetAttribute(self, attrib: int, dev: int) -> _Returned:
         return 0, self._attributes[attrib]
 
-    def cuDeviceGetName(self, length: int, dev: int) -> _Returned:
-        return 0, b"Fake\0\0"
-
     def cuDeviceTotalMem(self, dev: int) -> _Returned:
         return 0, self._size
 
-    def cuDevicePrimaryCtxRetain(self, dev: int) -> _Returned:
-        return 0, next(self._handles)
-
-    def cuDevicePrimaryCtxRelease(self, dev: int) -> _Returned:
-        return (0,)
-
     def cuDevicePrimaryCtxReset(self, dev: int) -> _Returned:
         self.fail.clear()
-        return (0,)
-
-    def cuCtxSetCurrent(self, ctx: int) -> _Returned:
         return (0,)
 
     def cuMemGetInfo(self) -> _Returned:
@@ -157,60 +201,9 @@ class FakeCuda:
     def cuMemHostGetDevicePointer(self, p: int, Flags: int) -> _Returned:
         return 0, p
 
-    def cuMemFree(self, dptr: int) -> _Returned:
-        del self.memory[dptr]
-        return (0,)
-
-    def cuMemFreeHost(self, p: int) -> _Returned:
-        del self.memory[p]
-        return (0,)
-
-    def cuMemcpyHtoDAsync(
-        self,
-        dstDevice: int,
-        srcHost: int,
-        ByteCount: int,
-        hStream: int,
-    ) -> _Returned:
-        self.enqueue(hStream, "upload", lambda: ctypes.memmove(dstDevice, srcHost, ByteCount))
-        return (0,)
-
-    def cuMemcpyDtoHAsync(
-        self,
-        dstHost: int,
-        srcDevice: int,
-        ByteCount: int,
-        hStream: int,
-    ) -> _Returned:
-        self.enqueue(hStream, "download", lambda: ctypes.memmove(dstHost, srcDevice, ByteCount))
-        return (0,)
-
-    def cuMemcpyDtoDAsync(
-        self,
-        dstDevice: int,
-        srcDevice: int,
-        ByteCount: int,
-        hStream: int,
-    ) -> _Returned:
-        self.enqueue(hStream, "copy", lambda: ctypes.memmove(dstDevice, srcDevice, ByteCount))
-        return (0,)
-
-    def cuMemsetD8Async(
-        self,
-        dstDevice: int,
-        uc: int,
-        N: int,
-        hStream: int,
-    ) -> _Returned:
-        self.enqueue(hStream, "fill", lambda: ctypes.memset(dstDevice, uc, N))
-        return (0,)
-
     def cuStreamCreateWithPriority(self, flags: int, priority: int) -> _Returned:
         assert flags == 1, "a stream that waits for the default stream"
         return 0, next(self._handles)
-
-    def cuStreamDestroy(self, hStream: int) -> _Returned:
-        return (0,)
 
     def cuStreamSynchronize(self, hStream: int) -> _Returned:
         if hStream in self._last:
@@ -221,9 +214,6 @@ class FakeCuda:
         if hEvent in self._events:
             self._pending.setdefault(hStream, set()).add(self._events[hEvent])
         return (0,)
-
-    def cuEventCreate(self, Flags: int) -> _Returned:
-        return 0, next(self._handles)
 
     def cuEventRecord(self, hEvent: int, hStream: int) -> _Returned:
         self.enqueue(hStream, "record")
@@ -243,20 +233,8 @@ class FakeCuda:
         start, end = (self.work[self._events[e]] for e in (hStart, hEnd))
         return (0, end.at - start.at) if start.done and end.done else (600, 0.0)
 
-    def cuEventDestroy(self, hEvent: int) -> _Returned:
-        return (0,)
-
-    def cuModuleLoadData(self, image: bytes) -> _Returned:
-        return 0, next(self._handles)
-
-    def cuModuleUnload(self, hmod: int) -> _Returned:
-        return (0,)
-
     def cuModuleGetFunction(self, hmod: int, name: bytes) -> _Returned:
         return 0, name.decode()
-
-    def cuFuncSetAttribute(self, hfunc: str, attrib: int, value: int) -> _Returned:
-        return (0,)
 
     def cuLaunchKernel(
         self,
@@ -309,14 +287,6 @@ class FakeCuda:
         self._graphs[handle] = self._graphs[hGraph]
         return 0, handle
 
-    def cuGraphDestroy(self, hGraph: int) -> _Returned:
-        del self._graphs[hGraph]
-        return (0,)
-
-    def cuGraphExecDestroy(self, hGraphExec: int) -> _Returned:
-        del self._graphs[hGraphExec]
-        return (0,)
-
     def cuGraphLaunch(self, hGraphExec: int, hStream: int) -> _Returned:
         for what, run in self._graphs[hGraphExec]:
             self.enqueue(hStream, what, run)
@@ -337,7 +307,7 @@ class FakeCuda:
     def _run(self, work: Work) -> None:
         work.run()
         work.done = True
-        self._clock += _TICK_MS
+        self._clock += self.tick_ms
         work.at = self._clock
 
 

@@ -7,7 +7,7 @@ from support.scenes import head
 
 from edgecount.infer.cuda import compiler
 from edgecount.infer.cuda.postprocess import DetectionBuffers
-from edgecount.infer.cuda.tracker import STEP, GpuTracker, Load
+from edgecount.infer.cuda.tracker import STEP, GpuTracker, Load, TrackResults
 from edgecount.records import Detections, Tracks
 from edgecount.track import two_stage
 from edgecount.track.two_stage import Options
@@ -34,6 +34,7 @@ class TrackerRun:
         self._found_host, self._steps_host = (device.pinned(size) for size in sizes)
         self._out = device.allocate(GpuTracker.result_bytes(most))
         self._out_host = device.pinned(GpuTracker.result_bytes(most))
+        self._read = TrackResults(self._out_host.array).read
 
     def put(
         self,
@@ -53,7 +54,7 @@ class TrackerRun:
             classes[i, : len(seen)], counts[i] = seen.classes, len(seen)
         steps = self._steps_host.array.view(STEP)
         for i, (camera, dt) in enumerate(zip(cameras or range(count), dts)):
-            self.tracker.step(steps[i], camera, dt)
+            self.tracker.step(steps, i, camera, dt)
         size = DetectionBuffers.bytes_for(count, MOST)
         self.stream.upload(self._found.pointer, self._found_host.pointer, size)
         self.stream.upload(self._steps.pointer, self._steps_host.pointer, STEP.itemsize * count)
@@ -68,7 +69,7 @@ class TrackerRun:
         size = GpuTracker.result_bytes(batch)
         self.stream.download(self._out_host.pointer, self._out.pointer, size)
         self.stream.synchronize()
-        return GpuTracker.results(self._out_host.array, batch)
+        return self._read(batch)
 
     def update(
         self,

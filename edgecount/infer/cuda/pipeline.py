@@ -2,8 +2,8 @@
 
 Each slot has buffers of its own, so the only dependencies are those within a batch: infer
 waits for prepare, post for infer, both by events on the device. The host enqueues a batch
-and waits once for its result, when it is the oldest. A slot goes back into the ring after
-that wait; nothing of it can be under way then.
+and waits for its result when it is the oldest. A slot goes back into the ring after that
+wait; nothing of it can be under way then.
 
 The parts of a batch that are the same every time (network; NMS, tracker and the copy out)
 are recorded into CUDA graphs at the start, for each slot and batch size.
@@ -29,6 +29,9 @@ SLOTS = 3
 # What is the same every time.
 PARTS = frozenset({"infer", "post"})
 _WARM_UPS = 2
+# What follows the network may be watched for without sleeping if it takes no longer, seconds.
+_WATCHED_S = 150e-6
+_WAITED_FOR = ("inferred", "finished")  # by the host, of a slot's events
 # Prepare and post are short, and infer waits for one and latency for the other.
 _FIRST = -1
 
@@ -134,7 +137,7 @@ class _Events:
 
     def __init__(self, device: Device, *, spin: bool) -> None:
         self.stations: List[Event] = [
-            device.event(timing=True, blocking=name == "finished" and not spin)
+            device.event(timing=True, blocking=name in _WAITED_FOR and not spin)
             for name in Times._fields
         ]
         (
@@ -260,6 +263,8 @@ class Pipeline:
         self.depth = slots
         self.graphs = frozenset(graphs)
         self.traced = False
+        self._spin = spin
+        self._post_s = float("inf")  # how long post took last
         self._device = device
         self._streams = streams
         self._threads = threading.local()
@@ -311,9 +316,10 @@ class Pipeline:
             return None
         slot = flight.slot
         try:
-            slot.events.finished.synchronize()
+            self._wait(slot.events)
             results = slot.work.results(flight.job)
             durations = slot.events.durations()
+            self._post_s = durations.post
             times = slot.events.times(self._origin) if self.traced else None
         finally:
             self._free.put(slot)
@@ -344,6 +350,19 @@ class Pipeline:
         slot.prepare(self._streams.prepare, job)
         slot.infer(self._streams.infer, len(job))
         slot.post(self._streams.post, len(job))
+
+    def _wait(self, events: _Events) -> None:
+        """Sleep until a batch is done; of a lone one, only until its network is.
+
+        To be woken takes about as long as NMS and tracker. A batch with others behind it has
+        time, and the host has other things to do.
+        """
+        if self._in_flight.empty() and not self._spin and self._post_s < _WATCHED_S:
+            events.inferred.synchronize()
+            until = perf_counter() + _WATCHED_S
+            while not events.finished.done() and perf_counter() < until:
+                pass
+        events.finished.synchronize()
 
     def _start(self, batches: Sequence[int]) -> None:
         self._streams.prepare.record(self._origin)

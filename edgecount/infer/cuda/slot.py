@@ -14,7 +14,7 @@ from edgecount.infer.cuda.network import DeviceNetwork, bytes_of
 from edgecount.infer.cuda.pictures import Found, Picture
 from edgecount.infer.cuda.postprocess import PICTURE, DetectionBuffers, Postprocess
 from edgecount.infer.cuda.preprocess import SOURCE, Preprocess
-from edgecount.infer.cuda.tracker import STEP, GpuTracker
+from edgecount.infer.cuda.tracker import STEP, GpuTracker, TrackResults
 from edgecount.infer.letterbox import Letterbox
 from edgecount.records import Detections, Float32Array, FrameInfo, UInt8Array
 
@@ -81,12 +81,16 @@ class DeviceSlot:
 
     def upload(self, stream: Stream, job: Sequence[Picture]) -> None:
         """Copy the pictures that are on the host, and what the kernels must know of all."""
-        room = sum([p.size + _ALIGNMENT for p in job if p.place != "device"])
-        if room > self._frames.size:
-            self._grow(room)
+        shapes = [self._shape_of(picture) for picture in job]
+        hosted = [s.room for s, p in zip(shapes, job) if p.place != "device"]
+        if sum(hosted) > self._frames.size:
+            self._grow(sum(hosted))
         self._frames.start()
-        for index, picture in enumerate(job):
-            self._note(index, picture, self._frames.place(stream, picture))
+        for index, (picture, shape) in enumerate(zip(job, shapes)):
+            pointer = self._frames.place(stream, picture, shape)
+            self._notes.write(index, shape, pointer, picture.chroma)
+            if self._parts.tracker is not None:
+                self._parts.tracker.step(self._notes.step, index, picture.camera, picture.dt)
         self._notes.upload(stream, len(job))
 
     def prepare(self, stream: Stream, batch: int) -> None:
@@ -140,17 +144,6 @@ class DeviceSlot:
         )
         return [picture] * batch
 
-    def _note(self, index: int, picture: Picture, pointer: int) -> None:
-        """Fill the records of one picture."""
-        shape = self._shape_of(picture)
-        notes = self._notes
-        notes.source[index] = shape.source
-        notes.plane[index] = pointer
-        notes.chroma[index] = picture.chroma or pointer + picture.pitch * picture.info.height
-        notes.picture[index] = shape.picture
-        if self._parts.tracker is not None:
-            self._parts.tracker.step(notes.step[index], picture.camera, picture.dt)
-
     def _shape_of(self, picture: Picture) -> "_Shape":
         """The records of such pictures of this camera, made once."""
         info = picture.info
@@ -173,10 +166,21 @@ class DeviceSlot:
 
 @dataclass(frozen=True)
 class _Shape:
-    """Records of pictures of one camera, size and layout, but for their addresses."""
+    """Pictures of one camera, size and layout.
+
+    Attributes:
+        source: Their record for preprocessing, but for the addresses.
+        picture: Their record for what follows the network.
+        size: Bytes of one.
+        room: The same, with what aligning may take.
+        chroma: Bytes from its first row to its chroma, where that follows.
+    """
 
     source: Any
     picture: Any
+    size: int
+    room: int
+    chroma: int
 
     @staticmethod
     def of(picture: Picture, parts: Parts) -> "_Shape":
@@ -192,7 +196,8 @@ class _Shape:
             standard="bt709" if info.height >= _HD_ROWS else "bt601",
         )
         parts.postprocess.describe(record[0], box, picture.camera)
-        return _Shape(source[0], record[0])
+        size = picture.size
+        return _Shape(source[0], record[0], size, size + _ALIGNMENT, picture.pitch * info.height)
 
 
 class _Notes:
@@ -211,8 +216,17 @@ class _Notes:
             self._host.array[start : start + dtype.itemsize * most].view(dtype)
             for start, dtype in zip(starts, dtypes)
         )
-        self.plane, self.chroma = self.source["plane"], self.source["chroma"]
+        self._plane, self._chroma = self.source["plane"], self.source["chroma"]
         self._host.array[:] = 0
+        self._shapes: List[Optional[_Shape]] = [None] * most
+
+    def write(self, index: int, shape: _Shape, pointer: int, chroma: Optional[int]) -> None:
+        """What kernels must know of a picture: often of the same kind as the last one there."""
+        if self._shapes[index] is not shape:
+            self.source[index], self.picture[index] = shape.source, shape.picture
+            self._shapes[index] = shape
+        self._plane[index] = pointer
+        self._chroma[index] = pointer + shape.chroma if chroma is None else chroma
 
     def upload(self, stream: Stream, batch: int) -> None:  # noqa: ARG002 - all is little
         if self._device is not None:
@@ -236,11 +250,11 @@ class _Frames:
         """The room is free again."""
         self._used = 0
 
-    def place(self, stream: Stream, picture: Picture) -> int:
+    def place(self, stream: Stream, picture: Picture, shape: _Shape) -> int:
         """Bring a picture to where kernels can read it; its device address."""
         if picture.place == "device":
             return picture.pointer
-        start, size = self._used, picture.size
+        start, size = self._used, shape.size
         self._used += _aligned(size)
         source = picture.pointer
         if picture.place == "pageable":
@@ -272,6 +286,7 @@ class _Results:
         size = parts.tracker.result_bytes(batch) if parts.tracker else 1
         self._tracks = parts.device.allocate(size)
         self._tracked = parts.device.pinned(size)
+        self._read_tracks = TrackResults(self._tracked.array).read if parts.tracker else None
 
     @property
     def tracks_pointer(self) -> int:
@@ -292,10 +307,9 @@ class _Results:
         detections: Sequence[Optional[Detections]] = [None] * batch
         if self._wanted:
             detections = _detections(self._found.array, batch, self._most)
-        if self._tracker is None:
+        if self._read_tracks is None:
             return [Found(None, d) for d in detections]
-        tracks = self._tracker.results(self._tracked.array, batch)
-        return [Found(t, d) for t, d in zip(tracks, detections)]
+        return [Found(t, d) for t, d in zip(self._read_tracks(batch), detections)]
 
 
 def _detections(memory: UInt8Array, batch: int, most: int) -> List[Detections]:

@@ -135,6 +135,38 @@ def test_the_host_waits_once_for_each_result_and_takes_no_memory(
     assert calls.calls["cuEventCreate"] == calls.calls["cuGraphInstantiate"] == 0
 
 
+def test_the_end_of_a_lone_batch_is_watched_for_where_it_is_near(
+    make: Callable[..., Pipeline], calls: FakeCuda
+) -> None:
+    calls.tick_ms = 0.001
+    pipeline = make()
+    pipeline.submit([picture(0)])
+    numbers(pipeline)  # tells how long post takes
+    calls.calls.clear()
+    pipeline.submit([picture(1)])
+    assert numbers(pipeline) == [1002]
+    assert host_waits(calls.calls) == [("cuEventSynchronize", 2)]
+    assert calls.calls["cuEventQuery"] >= 1, "the host sleeps until the network is done"
+
+
+@pytest.mark.parametrize(
+    ("tick_ms", "others", "spin"), [(0.1, 0, False), (0.001, 1, False), (0.001, 0, True)]
+)
+def test_elsewhere_the_host_sleeps_or_spins_to_the_end(
+    make: Callable[..., Pipeline], calls: FakeCuda, tick_ms: float, others: int, spin: bool
+) -> None:
+    calls.tick_ms = tick_ms
+    pipeline = make(spin=spin)
+    pipeline.submit([picture(0)])
+    numbers(pipeline)
+    calls.calls.clear()
+    for n in range(1 + others):
+        pipeline.submit([picture(n)])
+    assert numbers(pipeline) == [1001]
+    assert host_waits(calls.calls) == [("cuEventSynchronize", 1)]
+    assert calls.calls["cuEventQuery"] == 0
+
+
 def test_parts_of_a_batch_follow_each_other_and_batches_overlap(
     make: Callable[..., Pipeline], calls: FakeCuda
 ) -> None:

@@ -170,6 +170,15 @@ def test_the_best_are_looked_at_where_too_many_are_in_one_reach(make: Make) -> N
     assert tracks.ids[0] == 1
 
 
+def test_the_best_is_among_those_looked_at_wherever_it_stands(make: Make) -> None:
+    run = make()
+    run.update([detections([head(104, 100)])], [DT])
+    others = [head(100, 100)] * MOST_NEIGHBOURS
+    (tracks,) = run.update([detections([head(104, 100), *others])], [DT])
+    assert tracks.ids[0] == 1
+    assert tracks.boxes[0, 0] > head(102, 100)[0]
+
+
 @pytest.mark.parametrize("scenario", simulate.SCENARIOS, ids=lambda s: s.name)
 def test_simulated_scenes(make: Make, scenario: simulate.Scenario) -> None:
     scene = simulate.simulate(replace(scenario, seconds=18.0))
