@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgecount.records import BoolArray, Detections, Float32Array, Int64Array, Tracks
 from edgecount.track import _kalman
 from edgecount.track._assignment import solve
-from edgecount.track._association import COST_ONE as COST_ONE
-from edgecount.track._association import CostWeights, Pairs, find_pairs
+from edgecount.track._association import COST_ONE, CostWeights, Pairs, find_pairs
 from edgecount.track._score_levels import ScoreLevels
 from edgecount.track._table import (
     CLASS,
