@@ -99,6 +99,10 @@ __device__ inline void predict(State &t, const Step &step, const Options &o, Scr
     for (int axis = 0; axis < 2; ++axis)
       s.radius[axis][i] = add(mul(o.gate, __fsqrt_rn(t.real[kVar + axis][i])),
                               mul(o.gate_margin, t.real[kValue + 2 + axis][i]));
+    if (t.real[kHitRate][i] == 0.0f) {  // seen once: as far as a runner gets
+      const float way = mul(step.reach, body_height(t.real[kValue + 2][i], t.real[kValue + 3][i], o));
+      for (int axis = 0; axis < 2; ++axis) s.radius[axis][i] = larger(s.radius[axis][i], way);
+    }
     const float experience = smaller(divide(t.real[kEvidence][i], 10.0f), 1.0f);
     s.handicap[i] = mul(o.novice_cost, sub(1.0f, experience));
   }
@@ -176,7 +180,7 @@ __device__ inline void pair(const State &t, const Options &o, Scratch &s, int se
 }
 
 // Step 5.
-__device__ inline void match(const State &t, const Options &o, Scratch &s, int seen, Assignment &a) {
+__device__ inline void match(const State &t, const Step &step, const Options &o, Scratch &s, int seen, Assignment &a) {
   for (int i = threadIdx.x; i < t.count; i += kThreads) a.match[i] = kFree;
   for (int j = threadIdx.x; j < seen; j += kThreads) a.owner[j] = kFree;
   for (int stage = 0; stage < 3; ++stage) {
@@ -194,7 +198,7 @@ __device__ inline void match(const State &t, const Options &o, Scratch &s, int s
     }
     const bool rows = __syncthreads_or(any_row), columns = __syncthreads_or(any_column);
     if (!rows || !columns) continue;
-    assign(a, s, t.count, seen, stage == 0 ? o.limit_high : stage == 1 ? o.limit_low : o.limit_tentative);
+    assign(a, s, t.count, seen, stage == 0 ? step.limit_high : stage == 1 ? o.limit_low : o.limit_tentative);
   }
 }
 
@@ -374,7 +378,7 @@ track(State *states, Scratch *scratches, Seen seen, const Step *steps, const Opt
   predict(t, step, options, s);
   __syncthreads();
   pair(t, options, s, count, shared.line, &shared.overflow);
-  match(t, options, s, count, shared.assignment);
+  match(t, step, options, s, count, shared.assignment);
   correct(t, options, s, shared);
   if (threadIdx.x < kWarp && shared.matched) learn(t, options, shared.scores, shared.ranks.bins[0]);
   __syncthreads();

@@ -48,6 +48,8 @@ struct State {
 struct Step {
   int camera;
   float t, cube, square, fade;  // dt, dt³/3, dt²/2, exp(−dt / size_decay)
+  float reach;                  // top_speed × dt
+  int limit_high;               // of the costs of confirmed tracks and high scores
   int64_t dt_us;
 };
 
@@ -59,7 +61,7 @@ struct Options {
   float acceleration, size_acceleration, speed, size_speed, head_unit;
   float gate, gate_margin, min_height_ratio, grow;  // grow: 0.5 + buffer
   float base_cost, overlap_weight, distance_weight, height_weight, novice_cost;
-  int limit_high, limit_low, limit_tentative;
+  int limit_low, limit_tentative;
   int floor;  // the lowest bin
 };
 

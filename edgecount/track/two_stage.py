@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgecount.records import BoolArray, Detections, Float32Array, Int64Array, Tracks
 from edgecount.track import _kalman
 from edgecount.track._assignment import solve
-from edgecount.track._association import COST_ONE as COST_ONE
-from edgecount.track._association import CostWeights, Pairs, find_pairs
+from edgecount.track._association import COST_ONE, CostWeights, Pairs, find_pairs
 from edgecount.track._score_levels import ScoreLevels
 from edgecount.track._table import (
     CLASS,
@@ -37,6 +36,8 @@ _FAR = np.float32(1e6)  # pixels
 LONGEST_STEP = 1e6  # seconds
 _HIT_RATE_STEP = np.float32(0.2)
 _LEAST_FOR_MEDIAN = 3
+# Seconds between frames in which a walking head moves by about half and by all of its width.
+_CLOSE, _APART = 0.1, 0.2
 _EXPERIENCED = np.float32(10)  # evidence at which a track is no novice any more
 
 
@@ -84,6 +85,9 @@ class Options(BaseModel):
     size_acceleration: float = Field(0.25, gt=0, description="the same for sizes, box heights")
     size_decay: float = Field(0.8, gt=0, description="growth fades with this time constant")
     speed: float = Field(0.6, gt=0, description="typical speed, body heights/s")
+    top_speed: float = Field(
+        3.0, gt=0, description="a fast run, body heights/s: so far a track seen once is looked for"
+    )
     size_speed: float = Field(0.2, gt=0, description="typical growth, box heights/s")
     head_unit: float = Field(
         5.0, ge=0, description="a body is 1 + this many heads high; heads are boxes near square"
@@ -99,6 +103,9 @@ class Options(BaseModel):
         0.12, ge=0, description="cost of a track without evidence; with growing evidence it fades"
     )
     max_cost: float = Field(0.7, gt=0, le=1, description="dearer pairs are not matched: high")
+    max_cost_apart: float = Field(
+        0.85, gt=0, le=1, description="the same, high, when frames are 0.2 s apart or more"
+    )
     max_cost_low: float = Field(0.6, gt=0, le=1, description="the same, low")
     max_cost_tentative: float = Field(0.95, gt=0, le=1, description="the same, tentative tracks")
 
@@ -167,8 +174,9 @@ class TwoStageTracker:
         """Advance by one frame; see :meth:`edgecount.track.base.Tracker.update`."""
         seen = _Seen(detections, np.float32(self._options.low))
         high, birth, strong = self._scores.levels()
-        ended = self._advance(min(max(0.0, dt), LONGEST_STEP))
-        columns, matched = self._match(seen, high)
+        dt = min(max(0.0, dt), LONGEST_STEP)
+        ended = self._advance(dt)
+        columns, matched = self._match(seen, high, dt)
         evidence = np.where(
             seen.scores >= strong, np.float32(1), np.float32(self._options.weak_evidence)
         )
@@ -199,7 +207,7 @@ class TwoStageTracker:
         np.maximum(state[2:4], _ONE, out=state[2:4])
         return ended
 
-    def _match(self, seen: _Seen, high: np.float32) -> Tuple[Int64Array, Int64Array]:
+    def _match(self, seen: _Seen, high: np.float32, dt: float) -> Tuple[Int64Array, Int64Array]:
         """Columns of the matched tracks, and the index of each one's detection."""
         table, options = self._table, self._options
         if not len(table) or not len(seen.scores):
@@ -207,6 +215,7 @@ class TwoStageTracker:
         state = table.reals[KALMAN]
         radii = np.float32(options.gate) * np.sqrt(state[8:10])
         radii += np.float32(options.gate_margin) * state[2:4]
+        self._reach_for_newcomers(radii, dt)
         experience = np.minimum(table.reals[EVIDENCE] / _EXPERIENCED, _ONE)
         handicap = np.float32(options.novice_cost) * (_ONE - experience)
         pairs = find_pairs(state[:4], radii, handicap, seen.boxes, self._weights)
@@ -215,12 +224,25 @@ class TwoStageTracker:
         is_high = seen.scores >= high
         free = _Free(np.ones(len(confirmed), np.bool_), np.ones(len(is_high), np.bool_))
         stages = (
-            _take(pairs, confirmed, is_high, options.max_cost, free),
-            _take(pairs, fresh, ~is_high, options.max_cost_low, free),
-            _take(pairs, ~confirmed, is_high, options.max_cost_tentative, free),
+            _take(pairs, confirmed, is_high, limit_high(options, dt), free),
+            _take(pairs, fresh, ~is_high, cost_limit(options.max_cost_low), free),
+            _take(pairs, ~confirmed, is_high, cost_limit(options.max_cost_tentative), free),
         )
         columns, matched = zip(*stages)
         return np.concatenate(columns), np.concatenate(matched)
+
+    def _reach_for_newcomers(self, radii: Float32Array, dt: float) -> None:
+        """Widen the gates of tracks that were seen once, in place.
+
+        Nothing is known of their speed, so they may be as far as a runner gets. That is
+        further than the gate reaches only where frames are far apart.
+        """
+        newcomers = self._table.reals[HIT_RATE] == 0
+        if not newcomers.any():
+            return
+        far = np.float32(self._options.top_speed * dt)
+        way = far * self._body_height(self._table.reals[2:4, newcomers])
+        radii[:, newcomers] = np.maximum(radii[:, newcomers], way)
 
     def _correct(
         self, columns: Int64Array, matched: Int64Array, seen: _Seen, evidence: Float32Array
@@ -309,13 +331,12 @@ class _Free(NamedTuple):
 
 
 def _take(
-    pairs: Pairs, tracks: BoolArray, seen: BoolArray, max_cost: float, free: _Free
+    pairs: Pairs, tracks: BoolArray, seen: BoolArray, limit: int, free: _Free
 ) -> Tuple[Int64Array, Int64Array]:
     """Match the given tracks and detections as far as they are free; note them as taken."""
     tracks, seen = tracks & free.tracks, seen & free.seen
     if not (tracks.any() and seen.any()):
         return _NONE, _NONE
-    limit = round(max_cost * COST_ONE)
     allowed = tracks[pairs.tracks] & seen[pairs.seen] & (pairs.costs < limit)
     columns, matched = solve(
         pairs.tracks[allowed], pairs.seen[allowed], pairs.costs[allowed], limit
@@ -338,6 +359,21 @@ def _discount_outliers(
     off = boxes[:2] - state[:2]
     off -= np.sort(off, axis=1)[:, (count - 1) // 2, None]
     noise[:2] *= np.maximum(off * off / ((state[8:10] + noise[:2]) * limit), _ONE)
+
+
+def cost_limit(max_cost: float) -> int:
+    """Give a largest cost as an integer, in the unit of the pairs' costs."""
+    return round(max_cost * COST_ONE)
+
+
+def limit_high(options: Options, dt: float) -> int:
+    """Give the limit for confirmed tracks and high scores, ``dt`` seconds after the last frame.
+
+    The farther frames are apart, the less do one person's boxes overlap.
+    """
+    apart = min(max(0.0, (dt - _CLOSE) / (_APART - _CLOSE)), 1.0)
+    rise = max(0.0, options.max_cost_apart - options.max_cost)
+    return cost_limit(options.max_cost + rise * apart)
 
 
 def microseconds(seconds: float) -> int:

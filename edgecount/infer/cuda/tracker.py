@@ -16,7 +16,13 @@ from edgecount.infer.cuda import compiler
 from edgecount.infer.cuda.driver import Device, Module, Stream
 from edgecount.infer.cuda.postprocess import DetectionBuffers
 from edgecount.records import Tracks, UInt8Array
-from edgecount.track.two_stage import COST_ONE, LONGEST_STEP, Options, microseconds
+from edgecount.track.two_stage import (
+    LONGEST_STEP,
+    Options,
+    cost_limit,
+    limit_high,
+    microseconds,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +44,8 @@ STEP = np.dtype(
         ("cube", np.float32),
         ("square", np.float32),
         ("fade", np.float32),
+        ("reach", np.float32),
+        ("limit_high", np.int32),
         ("dt_us", np.int64),
     ],
     align=True,
@@ -111,7 +119,7 @@ class _Options(ctypes.Structure):
                 "novice_cost",
             )
         ),
-        *((name, ctypes.c_int) for name in ("limit_high", "limit_low", "limit_tentative", "floor")),
+        *((name, ctypes.c_int) for name in ("limit_low", "limit_tentative", "floor")),
     )
 
 
@@ -209,10 +217,12 @@ class GpuTracker:
             dt: Seconds since the camera's last picture.
         """
         dt = min(max(0.0, dt), LONGEST_STEP)
-        decay = self._cameras[max(camera, 0)].size_decay
-        fade = math.exp(-dt / decay)
+        options = self._cameras[max(camera, 0)]
         # As a whole: field by field takes ten times as long.
-        records[index] = (camera, dt, dt**3 / 3, dt**2 / 2, fade, microseconds(dt))
+        records[index] = (
+            *(camera, dt, dt**3 / 3, dt**2 / 2, math.exp(-dt / options.size_decay)),
+            *(options.top_speed * dt, limit_high(options, dt), microseconds(dt)),
+        )
 
     @staticmethod
     def result_bytes(batch: int) -> int:
@@ -312,8 +322,7 @@ def _options(options: Options) -> _Options:
         **{f"{name}_us": microseconds(getattr(options, name)) for name in ages},
         grow=0.5 + options.buffer,
         base_cost=options.overlap_weight + options.height_weight,
-        limit_high=round(options.max_cost * COST_ONE),
-        limit_low=round(options.max_cost_low * COST_ONE),
-        limit_tentative=round(options.max_cost_tentative * COST_ONE),
+        limit_low=cost_limit(options.max_cost_low),
+        limit_tentative=cost_limit(options.max_cost_tentative),
         floor=_floor(options),
     )

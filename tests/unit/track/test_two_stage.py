@@ -76,6 +76,39 @@ def test_a_runner_at_five_frames_per_second_is_one_person() -> None:
     assert outs[2].confirmed.all()
 
 
+def test_a_fast_runner_at_five_frames_per_second_is_one_person() -> None:
+    # 4.2 m/s: 3.4 times its size between frames, more than any gate of a walker
+    outs = follow(lambda t: (20 + 510 * t, 300), fps=5, seconds=3)
+    assert confirmed_ids(outs) == {1}
+    assert outs[2].confirmed.all()
+
+
+def test_nobody_is_looked_for_further_than_a_runner_gets() -> None:
+    outs = follow(lambda t: (20 + 800 * t, 300), fps=5, seconds=3)  # 6.7 m/s
+    assert not confirmed_ids(outs)
+
+
+def test_a_walker_who_stops_between_two_distant_frames_keeps_the_id() -> None:
+    def walk_and_stop(t: float) -> Tuple[float, float]:
+        return 100 + 140 * min(t, 2), 200  # at 1.2 m/s: nearly a head from frame to frame
+
+    assert confirmed_ids(follow(walk_and_stop, fps=5, seconds=4)) == {1}
+    assert len(confirmed_ids(follow(walk_and_stop, 5, 4, max_cost_apart=0.7))) > 1
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=10, deadline=None)
+def test_what_is_for_distant_frames_changes_nothing_at_25_per_second(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    people, speed = random.random((20, 2)) * 500, random.normal(0, 80, (20, 2))
+    one, other = tracker(), tracker(top_speed=1e-3, max_cost_apart=0.7)
+    for _ in range(20):
+        people = people + speed * DT
+        found = people[random.random(20) < 0.9]
+        seen = detections([head(x, y) for x, y in found])
+        np.testing.assert_array_equal(one.update(seen, DT).ids, other.update(seen, DT).ids)
+
+
 def test_the_same_id_comes_back_after_an_occlusion() -> None:
     engine = tracker()
     ids = []

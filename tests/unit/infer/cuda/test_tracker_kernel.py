@@ -44,7 +44,7 @@ def make() -> Make:
     seed=st.integers(0, 100_000),
     people=st.integers(0, 60),
     area=st.sampled_from([150.0, 400.0, 1200.0]),
-    dt=st.sampled_from([0.033, 0.04, 0.2]),
+    dt=st.sampled_from([0.033, 0.04, 0.143, 0.2]),
 )
 @settings(max_examples=15, deadline=None)
 def test_crowds_are_tracked_alike(
@@ -67,6 +67,8 @@ def test_any_options_and_time_steps(make: Make, seed: int) -> None:
         novice_cost=random.uniform(0, 0.5),
         max_cost=random.uniform(0.1, 1.0),
         max_cost_low=1.0,
+        max_cost_apart=random.uniform(0.1, 1.0),
+        top_speed=random.uniform(0.1, 9.0),
         confirm_evidence=random.choice([0.1, 1.0, 3.0]),
     )
     dts = random.choice([0.0, -1.0, 1e-6, 0.04, 0.3, 2.5, float("inf"), float("nan")], 20)
