@@ -1,0 +1,108 @@
+"""Overlapping tiles of a frame, so that small heads reach the network large enough.
+
+Slicing with overlap as in SAHI (Akyon et al. 2022, arXiv:2202.06934), but for what is done at
+the seams: each tile answers for a part of the frame alone, so that a head which one tile's
+border cuts is its neighbour's, which sees the whole of it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import List, NamedTuple, Sequence, Tuple
+
+import numpy as np
+
+from edgecount.config import TileSettings
+from edgecount.infer.heads.base import Candidates
+from edgecount.records import Float32Array, UInt8Array
+
+# Of an overlap: how near an inner border a candidate's centre may be. Half would be a line that
+# a centre can miss on both sides, since two tiles do not see a head at quite the same place.
+SEAM = 0.375
+
+
+class _Span(NamedTuple):
+    """One axis of a tile: its pixels, and the centres that it answers for."""
+
+    start: int
+    size: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of the frame, in source pixels.
+
+    A candidate whose centre lies outside ``low`` … ``high`` is a neighbour's. Neighbours
+    share a quarter of their overlap; what both find there, NMS makes one. Infinite at the
+    frame's own border.
+
+    Attributes:
+        x, y: Its first pixel.
+        width, height: Its size.
+        low: Least x and y of a centre.
+        high: Greatest x and y of a centre.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    low: Tuple[float, float]
+    high: Tuple[float, float]
+
+    def of(self, image: UInt8Array) -> UInt8Array:
+        """A view of its part of the frame."""
+        return image[self.y : self.y + self.height, self.x : self.x + self.width]
+
+    def own(self, found: Candidates) -> Candidates:
+        """Of candidates in pixels of the tile those that it answers for, in source pixels."""
+        boxes = found.boxes + np.array([self.x, self.y] * 2, np.float32)
+        centres = (boxes[:, :2] + boxes[:, 2:]) * np.float32(0.5)
+        low, high = _point(self.low), _point(self.high)
+        mine = ((centres >= low) & (centres <= high)).all(axis=1)
+        return Candidates(boxes[mine], found.scores[mine], found.classes[mine])
+
+
+def cut(width: int, height: int, tiles: TileSettings) -> List[Tile]:
+    """Tiles of one size that cover a frame, row by row.
+
+    Neighbours overlap by ``tiles.overlap`` of a tile's side at least, so a head that is
+    smaller lies wholly in one of them. Origins are even, and sizes are where the frame's is:
+    an NV12 picture can be cut without parting a chroma sample.
+    """
+    across = _spans(width, tiles.columns, tiles.overlap)
+    down = _spans(height, tiles.rows, tiles.overlap)
+    return [
+        Tile(x.start, y.start, x.size, y.size, (x.low, y.low), (x.high, y.high))
+        for y in down
+        for x in across
+    ]
+
+
+def merge(parts: Sequence[Candidates]) -> Candidates:
+    """The candidates of all tiles of a frame, in the order of the tiles."""
+    boxes, scores, classes = zip(*parts)
+    return Candidates(np.concatenate(boxes), np.concatenate(scores), np.concatenate(classes))
+
+
+def _spans(length: int, count: int, overlap: float) -> List[_Span]:
+    size = _size(length, count, overlap)
+    starts = [i * (length - size) // max(1, count - 1) // 2 * 2 for i in range(count)]
+    shared = [left + size - right for left, right in zip(starts, starts[1:])]
+    lows = [-math.inf, *(start + SEAM * s for start, s in zip(starts[1:], shared))]
+    highs = [*(start + size - SEAM * s for start, s in zip(starts, shared)), math.inf]
+    return [_Span(start, size, low, high) for start, low, high in zip(starts, lows, highs)]
+
+
+def _size(length: int, count: int, overlap: float) -> int:
+    """The least size, even where ``length`` is, with which ``count`` tiles reach the end."""
+    size = math.ceil(length / (1 + (count - 1) * (1 - overlap)))
+    size += (length - size) % 2
+    while (count - 1) * (int(size * (1 - overlap)) // 2 * 2) + size < length:
+        size += 2
+    return size
+
+
+def _point(at: Tuple[float, float]) -> Float32Array:
+    return np.array(at, np.float32)
