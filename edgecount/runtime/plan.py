@@ -195,7 +195,8 @@ def _camera(camera: CameraSettings, settings: Settings, recipe: Recipe) -> Camer
         {**asked, **settings.tracker, **camera.tracker}, recipe, f"camera {camera.name!r}"
     )
     source = open_source(camera.name, camera.source, camera.capture, max_fps=camera.max_fps)
-    return CameraPlan(camera, source, CameraSpec(camera.name, kind, options, camera.ignore))
+    spec = CameraSpec(camera.name, kind, options, camera.ignore, camera.tiles)
+    return CameraPlan(camera, source, spec)
 
 
 def _validated(options: Any, data: Mapping[str, Any], where: str) -> BaseModel:
