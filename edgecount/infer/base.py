@@ -70,6 +70,10 @@ class Detector(Protocol):
         """
         ...
 
+
+class TileDetector(Detector, Protocol):
+    """A detector that also sees a frame tile by tile, each on any thread."""
+
     def look(self, image: UInt8Array, tile: Tile) -> Candidates:
         """Candidates, before NMS and in pixels of the frame, of one tile of it.
 

@@ -15,7 +15,7 @@ import cv2
 
 from edgecount.config import TileSettings
 from edgecount.errors import EngineError
-from edgecount.infer.base import Detector
+from edgecount.infer.base import TileDetector
 from edgecount.infer.heads.base import Candidates
 from edgecount.infer.tiles import cut
 from edgecount.records import Detections, Frame, FrameInfo, StageTimer, Tracked
@@ -43,7 +43,7 @@ class CpuBackend:
 
     def __init__(
         self,
-        detector: Detector,
+        detector: TileDetector,
         trackers: Dict[str, Tracker],
         *,
         workers: int,

@@ -106,7 +106,7 @@ class OnnxDetector:
         return self.merge(width, height, parts)
 
     def look(self, image: UInt8Array, tile: Tile) -> Candidates:
-        """What ``tile`` of a frame shows and answers for; see :class:`~.base.Detector`."""
+        """What ``tile`` of a frame shows and answers for; see :class:`~.base.TileDetector`."""
         output, box = self._run(tile.of(image))
         started = perf_counter()
         boxes, scores, classes = self._candidates(output)
@@ -115,7 +115,7 @@ class OnnxDetector:
         return mine
 
     def merge(self, width: int, height: int, parts: Sequence[Candidates]) -> Detections:
-        """One NMS over the candidates of all tiles of a frame; see :class:`~.base.Detector`."""
+        """One NMS over the candidates of all tiles of a frame, as :class:`~.base.TileDetector`."""
         found = tiles.merge(parts)
         kept = self._suppress(*found, self._thresholds.iou)
         whole = np.array([width, height] * 2, np.float32)

@@ -7,7 +7,7 @@ border cuts is its neighbour's, which sees the whole of it.
 
 import math
 from dataclasses import dataclass
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -84,6 +84,20 @@ def merge(parts: Sequence[Candidates]) -> Candidates:
     """The candidates of all tiles of a frame, in the order of the tiles."""
     boxes, scores, classes = zip(*parts)
     return Candidates(np.concatenate(boxes), np.concatenate(scores), np.concatenate(classes))
+
+
+def scale(frame: Tuple[int, int], size: Tuple[int, int], tiles: Optional[TileSettings]) -> float:
+    """Pixels of the network's input for each pixel of the frame.
+
+    Args:
+        frame: Width and height of the frame, pixels.
+        size: Width and height of the network's input.
+        tiles: How the frame is cut; None for not at all.
+    """
+    if tiles is not None:
+        tile = cut(*frame, tiles)[0]
+        frame = tile.width, tile.height
+    return min(size[0] / frame[0], size[1] / frame[1])
 
 
 def _spans(length: int, count: int, overlap: float) -> List[_Span]:
