@@ -177,6 +177,11 @@ class TileSettings(Strict):
         description="Part of a tile's side that it shares with its neighbour; more than the "
         "largest head.",
     )
+    whole: bool = Field(
+        False,
+        description="Whether the whole frame is looked at besides, for heads that are larger "
+        "than the overlap.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -193,21 +198,24 @@ class TileSettings(Strict):
 
     @model_validator(mode="after")
     def _some(self) -> "TileSettings":
-        if not 2 <= self.count <= _MOST_TILES:
+        tiles = self.columns * self.rows
+        if not 2 <= tiles <= _MOST_TILES:
             raise PydanticCustomError(
                 "tiles",
-                "{columns} × {rows} tiles are {count}; a frame is cut into 2 to {most}",
-                {**self._shape(), "count": self.count, "most": _MOST_TILES},
+                "{columns} × {rows} tiles are {tiles}; a frame is cut into 2 to {most}",
+                {
+                    "columns": self.columns,
+                    "rows": self.rows,
+                    "tiles": tiles,
+                    "most": _MOST_TILES,
+                },
             )
         return self
 
     @property
-    def count(self) -> int:
-        """Tiles of a frame, each a picture for the network."""
-        return self.columns * self.rows
-
-    def _shape(self) -> Dict[str, int]:
-        return {"columns": self.columns, "rows": self.rows}
+    def pictures(self) -> int:
+        """Pictures for the network that a frame becomes."""
+        return self.columns * self.rows + self.whole
 
     @classmethod
     def __get_pydantic_json_schema__(

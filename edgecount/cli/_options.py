@@ -40,7 +40,7 @@ def model_option() -> Decorator:
 
 
 def tiles_options() -> Decorator:
-    """``--tiles 2x2`` and ``--overlap``; see :func:`tiles_of`."""
+    """``--tiles 2x2``, ``--overlap`` and ``--whole``; see :func:`tiles_of`."""
     shape = click.option(
         "--tiles", metavar="COLUMNSxROWS", help="Cut each frame into overlapping tiles, e.g. 2x2."
     )
@@ -49,24 +49,27 @@ def tiles_options() -> Decorator:
         type=click.FloatRange(0.0, 0.5, min_open=True),
         help="Part of a tile's side that it shares with its neighbour; 0.2 where not given.",
     )
-    return lambda command: shape(overlap(command))
+    whole = click.option("--whole", is_flag=True, help="Look at the whole frame besides its tiles.")
+    return lambda command: shape(overlap(whole(command)))
 
 
-def tiles_of(tiles: Optional[str], overlap: Optional[float]) -> "Optional[TileSettings]":
-    """What ``--tiles`` and ``--overlap`` say; None where frames are not cut."""
+def tiles_of(
+    tiles: Optional[str], overlap: Optional[float], whole: bool
+) -> "Optional[TileSettings]":
+    """What the :func:`tiles_options` say; None where frames are not cut."""
     from pydantic import ValidationError
 
     from edgecount.config import TileSettings, mistakes
 
     if tiles is None:
-        if overlap is not None:
-            raise click.UsageError("--overlap is of tiles: give --tiles, too")
+        if overlap is not None or whole:
+            raise click.UsageError("--overlap and --whole are of tiles: give --tiles, too")
         return None
     try:
         cut = TileSettings.model_validate(tiles)
     except ValidationError as error:
         raise click.UsageError("; ".join(mistakes(error, "--tiles"))) from None
-    return cut if overlap is None else cut.model_copy(update={"overlap": overlap})
+    return cut.model_copy(update={"overlap": overlap or cut.overlap, "whole": whole})
 
 
 def json_option() -> Decorator:

@@ -20,6 +20,10 @@ from edgecount.records import Float32Array, UInt8Array
 SEAM = 0.375
 
 
+# Of an overlap: from which size on the whole frame tells of a head, too.
+LARGE = 0.5
+
+
 class _Span(NamedTuple):
     """One axis of a tile: its pixels, and the centres that it answers for."""
 
@@ -31,7 +35,7 @@ class _Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of the frame, in source pixels.
+    """A rectangle of the frame, in source pixels, and the candidates that it answers for.
 
     A candidate whose centre lies outside ``low`` … ``high`` is a neighbour's. Neighbours
     share a quarter of their overlap; what both find there, NMS makes one. Infinite at the
@@ -42,14 +46,18 @@ class Tile:
         width, height: Its size.
         low: Least x and y of a centre.
         high: Greatest x and y of a centre.
+        least: A candidate is wider than the first or taller than the second.
+        most: Greatest width and height of a candidate.
     """
 
     x: int
     y: int
     width: int
     height: int
-    low: Tuple[float, float]
-    high: Tuple[float, float]
+    low: Tuple[float, float] = (-math.inf, -math.inf)
+    high: Tuple[float, float] = (math.inf, math.inf)
+    least: Tuple[float, float] = (0.0, 0.0)
+    most: Tuple[float, float] = (math.inf, math.inf)
 
     def of(self, image: UInt8Array) -> UInt8Array:
         """A view of its part of the frame."""
@@ -57,27 +65,36 @@ class Tile:
 
     def own(self, found: Candidates) -> Candidates:
         """Of candidates in pixels of the tile those that it answers for, in source pixels."""
-        boxes = found.boxes + np.array([self.x, self.y] * 2, np.float32)
+        boxes = found.boxes + _pair((self.x, self.y) * 2)
         centres = (boxes[:, :2] + boxes[:, 2:]) * np.float32(0.5)
-        low, high = _point(self.low), _point(self.high)
-        mine = ((centres >= low) & (centres <= high)).all(axis=1)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        mine = ((centres >= _pair(self.low)) & (centres <= _pair(self.high))).all(axis=1)
+        mine &= (sides <= _pair(self.most)).all(axis=1) & (sides > _pair(self.least)).any(axis=1)
         return Candidates(boxes[mine], found.scores[mine], found.classes[mine])
 
 
 def cut(width: int, height: int, tiles: TileSettings) -> List[Tile]:
-    """Tiles of one size that cover a frame, row by row.
+    """Tiles of one size that cover a frame, row by row; behind them the whole where asked for.
 
     Neighbours overlap by ``tiles.overlap`` of a tile's side at least, so a head that is
     smaller lies wholly in one of them. Origins are even, and sizes are where the frame's is:
     an NV12 picture can be cut without parting a chroma sample.
+
+    With the whole frame, tiles tell of no head that is larger than the overlap, and the whole
+    of none that is smaller than half of it.
     """
     across = _spans(width, tiles.columns, tiles.overlap)
     down = _spans(height, tiles.rows, tiles.overlap)
-    return [
-        Tile(x.start, y.start, x.size, y.size, (x.low, y.low), (x.high, y.high))
+    shared = _shared(across), _shared(down)
+    most = shared if tiles.whole else (math.inf, math.inf)
+    found = [
+        Tile(x.start, y.start, x.size, y.size, (x.low, y.low), (x.high, y.high), most=most)
         for y in down
         for x in across
     ]
+    if tiles.whole:
+        found.append(Tile(0, 0, width, height, least=(LARGE * shared[0], LARGE * shared[1])))
+    return found
 
 
 def merge(parts: Sequence[Candidates]) -> Candidates:
@@ -100,6 +117,17 @@ def scale(frame: Tuple[int, int], size: Tuple[int, int], tiles: Optional[TileSet
     return min(size[0] / frame[0], size[1] / frame[1])
 
 
+def overlap(width: int, height: int, tiles: TileSettings) -> float:
+    """The largest side of a head that no seam cuts, source pixels."""
+    spans = (_spans(width, tiles.columns, tiles.overlap), _spans(height, tiles.rows, tiles.overlap))
+    return min(_shared(axis) for axis in spans)
+
+
+def _shared(axis: List[_Span]) -> float:
+    """Pixels that neighbours on an axis share at least; infinite where there is one tile."""
+    return min([a.start + a.size - b.start for a, b in zip(axis, axis[1:])], default=math.inf)
+
+
 def _spans(length: int, count: int, overlap: float) -> List[_Span]:
     size = _size(length, count, overlap)
     starts = [i * (length - size) // max(1, count - 1) // 2 * 2 for i in range(count)]
@@ -118,5 +146,5 @@ def _size(length: int, count: int, overlap: float) -> int:
     return size
 
 
-def _point(at: Tuple[float, float]) -> Float32Array:
-    return np.array(at, np.float32)
+def _pair(values: Tuple[float, ...]) -> Float32Array:
+    return np.array(values, np.float32)

@@ -2,7 +2,7 @@
 """Small heads: the whole frame, a larger input and tiles side by side, on a clip with bodies.
 
     python tests/bench/tiling.py CLIP GT [--model head-n] [--every 10] [--score 0.4 …]
-        [--variant 416 --variant 416:2x2 --variant 640 …] [--picture OUT.png]
+        [--variant 416 --variant 416:2x2@0.2+whole …] [--picture OUT.png]
 
 GT is MOTChallenge ground truth of whole bodies. A detection is somebody's head where its centre
 lies in the upper third of an annotated body; bodies taller than 60 px of the source are to
@@ -89,12 +89,14 @@ def _bodies_under(bodies: Float32Array, head: Float32Array) -> List[int]:
 
 def _variant(name: str, model: str, scores: Sequence[float]) -> Variant:
     size, _, tiles = name.partition(":")
-    shape, _, overlap = tiles.partition("@")
+    shape, _, whole = tiles.partition("+")
+    shape, _, overlap = shape.partition("@")
     settings = ModelSettings(name=model, input_size=(int(size), int(size)))
-    finder, recipe = detector.create(settings, lambda path: (OrtNetwork(path, 1), {}))
+    finder, _ = detector.create(settings, lambda path: (OrtNetwork(path, 1), {}))
     cut = TileSettings.model_validate(shape) if tiles else None
-    if cut is not None and overlap:
-        cut = cut.model_copy(update={"overlap": float(overlap)})
+    if cut is not None:
+        changes = {"overlap": float(overlap or cut.overlap), "whole": bool(whole)}
+        cut = cut.model_copy(update=changes)
     return Variant(name, finder, cut, tallies={s: Tally() for s in scores})
 
 
@@ -123,7 +125,7 @@ def main() -> None:
     names = asked.variant or ["416", "416:2x2", "640", "832", "960"]
     variants = [_variant(name, asked.model, scores) for name in names]
     rows = read_rows(asked.gt)
-    fullest = (-1, None)
+    fullest: Tuple[int, Optional[UInt8Array]] = (-1, None)
     for index, image in _frames(asked.clip, asked.every):
         bodies = rows.boxes[rows.frames == index + 1]
         tall = (bodies[:, 3] - bodies[:, 1] > TALL).tolist()
@@ -134,7 +136,7 @@ def main() -> None:
         heads = seen.boxes[seen.scores >= scores[0]]
         if asked.picture and len(heads) > fullest[0]:
             fullest = (len(heads), _drawn(image, heads, variants[-1].tiles))
-    if asked.picture:
+    if fullest[1] is not None:
         cv2.imwrite(str(asked.picture), fullest[1])
     frames = len(variants[0].seconds)
     for v in variants:
@@ -157,8 +159,8 @@ def _drawn(image: UInt8Array, heads: Float32Array, tiles: Optional[TileSettings]
     drawn = cv2.resize(image, None, fx=2, fy=2)
     if tiles is not None:
         for tile in cut(image.shape[1], image.shape[0], tiles):
-            start, end = (2 * tile.x, 2 * tile.y), (2 * (tile.x + tile.width), 2 * (tile.y + tile.height))
-            cv2.rectangle(drawn, start, end, (255, 200, 0), 1)
+            end = 2 * (tile.x + tile.width), 2 * (tile.y + tile.height)
+            cv2.rectangle(drawn, (2 * tile.x, 2 * tile.y), end, (255, 200, 0), 1)
     for box in heads:
         x1, y1, x2, y2 = (2 * box).round().astype(int).tolist()
         cv2.rectangle(drawn, (x1, y1), (x2, y2), (0, 255, 0), 1)

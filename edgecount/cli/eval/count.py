@@ -59,6 +59,7 @@ def command(
     imgsz: Optional[int],
     tiles: Optional[str],
     overlap: Optional[float],
+    whole: bool,
     as_json: bool,
 ) -> None:
     """Count a clip and compare with its truth: missed, extra, totals and occupancy.
@@ -79,7 +80,7 @@ def command(
         stream = count.stream_of_detections(detections, expected, rate)
     else:
         assert source is not None
-        cut = tiles_of(tiles, overlap)
+        cut = tiles_of(tiles, overlap, whole)
         stream = count.stream_of_clip(source, model, expected, rate, size=imgsz, tiles=cut)
     chosen = anchor or stream.anchor
     counted = count.count_stream(expected, stream.frames, chosen, rate)  # type: ignore[arg-type]

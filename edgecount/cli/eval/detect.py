@@ -32,12 +32,13 @@ def command(
     threads: int,
     tiles: Optional[str],
     overlap: Optional[float],
+    whole: bool,
     as_json: bool,
 ) -> None:
     """Average precision, recall by size and time of a detector on a data set."""
     from edgecount.toolchain.evaluate.detect import evaluate
 
-    report = evaluate(model, data, imgsz, splits, threads, tiles_of(tiles, overlap))
+    report = evaluate(model, data, imgsz, splits, threads, tiles_of(tiles, overlap, whole))
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
         return
