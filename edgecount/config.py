@@ -53,7 +53,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 _MOST_VALUES = 20_000
 _MOST_SHOWN = 80
 # Of a frame; each is a run of the network.
-_MOST_TILES = 16
+MOST_TILES = 16
 Location = Tuple[Union[str, int], ...]
 
 
@@ -170,8 +170,8 @@ class ZoneSettings(Strict):
 class TileSettings(Strict):
     """How a frame is cut into overlapping tiles. ``tiles: 2x3`` is short for columns and rows."""
 
-    columns: Annotated[int, Field(ge=1, le=_MOST_TILES)] = Field(description="Tiles side by side.")
-    rows: Annotated[int, Field(ge=1, le=_MOST_TILES)] = Field(description="Rows of tiles.")
+    columns: Annotated[int, Field(ge=1, le=MOST_TILES)] = Field(description="Tiles side by side.")
+    rows: Annotated[int, Field(ge=1, le=MOST_TILES)] = Field(description="Rows of tiles.")
     overlap: Annotated[float, Field(gt=0.0, le=0.5)] = Field(
         0.2,
         description="Part of a tile's side that it shares with its neighbour; more than the "
@@ -199,7 +199,7 @@ class TileSettings(Strict):
     @model_validator(mode="after")
     def _some(self) -> "TileSettings":
         tiles = self.columns * self.rows
-        if not 2 <= tiles <= _MOST_TILES:
+        if not 2 <= tiles <= MOST_TILES:
             raise PydanticCustomError(
                 "tiles",
                 "{columns} × {rows} tiles are {tiles}; a frame is cut into 2 to {most}",
@@ -207,7 +207,7 @@ class TileSettings(Strict):
                     "columns": self.columns,
                     "rows": self.rows,
                     "tiles": tiles,
-                    "most": _MOST_TILES,
+                    "most": MOST_TILES,
                 },
             )
         return self

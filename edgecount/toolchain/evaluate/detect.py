@@ -15,7 +15,7 @@ from edgecount.infer import detector
 from edgecount.infer.base import Detector
 from edgecount.infer.onnxruntime import OrtNetwork
 from edgecount.infer.recipe import Recipe
-from edgecount.infer.tiles import scale
+from edgecount.infer.tiles import scale as scale_of
 from edgecount.records import BoolArray, Float32Array, UInt8Array
 from edgecount.toolchain.evaluate.average_precision import Found, Truth, average_precision
 from edgecount.toolchain.evaluate.tiled import in_tiles
@@ -187,7 +187,7 @@ def look(
         truths.append(truth)
         kinds = detections.classes.astype(np.int64)
         found.append(Found(detections.boxes, detections.scores, kinds))
-        scales.append(scale((image.shape[1], image.shape[0]), size, tiles))
+        scales.append(scale_of((image.shape[1], image.shape[0]), size, tiles))
     pictures = [picture for picture, _ in pairs]
     return Observed(recipe, width, height, pictures, truths, found, scales, seconds)
 
