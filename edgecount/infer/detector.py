@@ -109,8 +109,7 @@ class OnnxDetector:
         """What ``tile`` of a frame shows and answers for; see :class:`~.base.TileDetector`."""
         output, box = self._run(tile.of(image))
         started = perf_counter()
-        boxes, scores, classes = self._candidates(output)
-        mine = tile.own(Candidates(box.unclipped(boxes), scores, classes))
+        mine = self._decode_tile(output, box, tile)
         self._timer("post", perf_counter() - started)
         return mine
 
@@ -142,9 +141,7 @@ class OnnxDetector:
     def _detect_one(self, image: UInt8Array) -> Detections:
         output, box = self._run(image)
         started = perf_counter()
-        boxes, scores, classes = self._candidates(output)
-        kept = self._suppress(boxes, scores, classes, self._thresholds.iou)
-        detections = self._detections(box.to_source(boxes[kept]), scores[kept], classes[kept])
+        detections = self._decode(output, box)
         self._timer("post", perf_counter() - started)
         return detections
 
@@ -157,6 +154,15 @@ class OnnxDetector:
         self._timer("preprocess", prepared - started)
         self._timer("infer", perf_counter() - prepared)
         return output, box
+
+    def _decode(self, output: Float32Array, box: Letterbox) -> Detections:
+        boxes, scores, classes = self._candidates(output)
+        kept = self._suppress(boxes, scores, classes, self._thresholds.iou)
+        return self._detections(box.to_source(boxes[kept]), scores[kept], classes[kept])
+
+    def _decode_tile(self, output: Float32Array, box: Letterbox, tile: Tile) -> Candidates:
+        boxes, scores, classes = self._candidates(output)
+        return tile.own(Candidates(box.unclipped(boxes), scores, classes))
 
     def _candidates(self, output: Float32Array) -> Candidates:
         # A broken network's numbers are dropped, not reported once a frame.
