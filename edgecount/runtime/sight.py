@@ -74,7 +74,10 @@ class Sight:
     def _remedy(self, camera: CameraSettings, head: float, picture: Size) -> str:
         ways = [
             way
-            for way in (self._with_tiles(camera, head, picture), self._with_input(camera, head, picture))
+            for way in (
+                self._with_tiles(camera, head, picture),
+                self._with_input(camera, head, picture),
+            )
             if way is not None
         ]
         return ", or ".join(ways) or "bring the camera nearer, or give it a longer lens"
