@@ -19,13 +19,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 from typing_extensions import Annotated, Literal
 
 from edgecount.discovery import nearest
@@ -37,6 +39,7 @@ Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Point = Tuple[Unit, Unit]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0)]
+PictureSide = Annotated[int, Field(ge=1, le=65535)]
 InputSide = Annotated[int, Field(ge=32, le=4096)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 # Names become MQTT topic levels, metric labels and file names.
@@ -49,6 +52,8 @@ _MERGE = "tag:yaml.org,2002:merge"
 # No configuration is this large, but a few lines of aliases can be.
 _MOST_VALUES = 20_000
 _MOST_SHOWN = 80
+# Of a frame; each is a run of the network.
+MOST_TILES = 16
 Location = Tuple[Union[str, int], ...]
 
 
@@ -162,6 +167,66 @@ class ZoneSettings(Strict):
         return _simple_polygon(polygon)
 
 
+class TileSettings(Strict):
+    """How a frame is cut into overlapping tiles. ``tiles: 2x3`` is short for columns and rows."""
+
+    columns: Annotated[int, Field(ge=1, le=MOST_TILES)] = Field(description="Tiles side by side.")
+    rows: Annotated[int, Field(ge=1, le=MOST_TILES)] = Field(description="Rows of tiles.")
+    overlap: Annotated[float, Field(gt=0.0, le=0.5)] = Field(
+        0.2,
+        description="Part of a tile's side that it shares with its neighbour; more than the "
+        "largest head.",
+    )
+    whole: bool = Field(
+        False,
+        description="Whether the whole frame is looked at besides, for heads that are larger "
+        "than the overlap.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, given: Any) -> Any:
+        if isinstance(given, (Mapping, TileSettings)):
+            return given
+        short = re.fullmatch(r"(\d{1,2})x(\d{1,2})", str(given))
+        if short is None:
+            raise PydanticCustomError(
+                "tiles",
+                "tiles are COLUMNSxROWS, e.g. 2x2, or {columns: 2, rows: 2, overlap: 0.2}",
+            )
+        return {"columns": int(short.group(1)), "rows": int(short.group(2))}
+
+    @model_validator(mode="after")
+    def _some(self) -> "TileSettings":
+        tiles = self.columns * self.rows
+        if not 2 <= tiles <= MOST_TILES:
+            raise PydanticCustomError(
+                "tiles",
+                "{columns} × {rows} tiles are {tiles}; a frame is cut into 2 to {most}",
+                {
+                    "columns": self.columns,
+                    "rows": self.rows,
+                    "tiles": tiles,
+                    "most": MOST_TILES,
+                },
+            )
+        return self
+
+    @property
+    def pictures(self) -> int:
+        """Pictures for the network that a frame becomes."""
+        return self.columns * self.rows + self.whole
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        whole = handler.resolve_ref_schema(handler(core_schema))
+        short = {"type": "string", "pattern": "^[0-9]{1,2}x[0-9]{1,2}$"}
+        description = whole.pop("description", "")
+        return {"description": description, "anyOf": [short, whole]}
+
+
 class CameraSettings(Strict):
     """One camera, and what is counted in its picture."""
 
@@ -187,6 +252,16 @@ class CameraSettings(Strict):
     )
     head_px: Optional[Annotated[float, Field(gt=0.0)]] = Field(
         None, description="Expected head size in source pixels, for edgecount check."
+    )
+    picture: Optional[Tuple[PictureSide, PictureSide]] = Field(
+        None,
+        description="Width and height of the source's pictures, for edgecount check; a file's, "
+        "and what the capture options ask for, are known.",
+    )
+    tiles: Optional[TileSettings] = Field(
+        None,
+        description="Cuts each frame into overlapping tiles, for heads that are too small for "
+        "the model: 2x2, or columns, rows and overlap. Each tile is a run of the network.",
     )
     lines: List[LineSettings] = Field(default_factory=list, description="Lines to count at.")
     zones: List[ZoneSettings] = Field(default_factory=list, description="Zones to count in.")

@@ -12,7 +12,8 @@
 // identical bit for bit; exp() in decoding and temperature differs by a few ulps.
 //
 // Macros: HEAD (HEAD_*), HALF_OUTPUT 0/1 (the network's output), ONE_CLASS 0/1 (one class is
-// wanted: classes need not be compared).
+// wanted: classes need not be compared), TILES 0/1 (a picture may be several of the network's:
+// their candidates are brought together before all of them are sorted and suppressed).
 #include "common.cuh"
 
 #define HEAD_YOLOX 1
@@ -28,6 +29,9 @@
 #endif
 #ifndef ONE_CLASS
 #define ONE_CLASS 1
+#endif
+#ifndef TILES
+#define TILES 0
 #endif
 
 namespace edgecount {
@@ -61,13 +65,24 @@ struct Picture {
   double diagonal;          // of the source, pixels
   double scale_x, scale_y;  // normalised → diagonal units
   int first_polygon;        // its ignore masks
-  int polygons;
+  int polygons;             // with TILES: negative where there is no such picture
 };
 
 struct Polygon { int first, corners; };
 
+// One picture of the network's: a frame, or a tile of one. Mirrors postprocess.py: PART.
+struct Part {
+  int picture;              // whose it is
+  int first, count;         // the parts of that picture
+  int cut;                  // 0: it is a frame, and its boxes stay in input pixels
+  float ratio_x, ratio_y;   // source pixels per input pixel
+  float x, y;               // its first pixel in the source
+  float low_x, low_y, high_x, high_y;      // centres that it answers for
+  float least_x, least_y, most_x, most_y;  // sizes that it answers for
+};
+
 // Device memory between the launches, for each picture of the batch. Counters start at zero
-// and are zero again after every launch.
+// and are zero again after every launch. A picture in tiles has the rows of all its parts.
 struct Scratch {
   unsigned *count;          // [B] candidates
   unsigned *finished;       // [B] blocks that have finished
@@ -307,7 +322,7 @@ __device__ inline bool rank_by_counting(const Head &head, const Scratch &scratch
   }
   __syncthreads();
   // Now a bin's number is where it ends, and its keys are there in any order.
-  const int64_t base = static_cast<int64_t>(picture) * head.rows;
+  const int64_t base = keys - scratch.keys;
   const int64_t out = static_cast<int64_t>(picture) * kTopK;
   for (int i = threadIdx.x; i < count && i < kTopK + kCrowd; i += kDecodeThreads) {
     const uint64_t key = s.keys[i];
@@ -440,16 +455,18 @@ __device__ inline void rank_by_sorting(const Head &head, const Scratch &scratch,
   }
   __syncthreads();
   sort(s.keys, size);
-  const int64_t base = static_cast<int64_t>(picture) * head.rows;
+  const int64_t base = keys - scratch.keys;
   const int64_t out = static_cast<int64_t>(picture) * kTopK;
   for (int i = threadIdx.x; i < kept; i += kDecodeThreads)
     place(scratch, base, out, i, s.keys[i]);
 }
 
-// Called by the last block of a picture: its best candidates, sorted, for suppress.
-__device__ inline void select_and_sort(const Head &head, const Scratch &scratch, int picture) {
+// Called by the last block of a picture: its best candidates, sorted, for suppress. `first` is
+// the first of the network's pictures that it is made of.
+__device__ inline void select_and_sort(const Head &head, const Scratch &scratch, int picture,
+                                       int first) {
   __shared__ Selection s;
-  const uint64_t *keys = scratch.keys + static_cast<int64_t>(picture) * head.rows;
+  const uint64_t *keys = scratch.keys + static_cast<int64_t>(first) * head.rows;
   const int count = static_cast<int>(__ldcg(scratch.count + picture));
   if (count > 0 && !rank_by_counting(head, scratch, picture, keys, count, s))
     rank_by_sorting(head, scratch, picture, keys, count, s);
@@ -458,6 +475,28 @@ __device__ inline void select_and_sort(const Head &head, const Scratch &scratch,
     scratch.count[picture] = 0;
   }
 }
+
+// ----------------------------------------------------------------------------- tiles
+
+#if TILES
+// infer/tiles.py: Tile.own. Brings a tile's candidate into source pixels; false where a
+// neighbour answers for it.
+__device__ __forceinline__ bool own(const Part &part, Candidate *c) {
+  if (!part.cut) return true;
+  const float4 b = c->box;
+  const float left = __fadd_rn(__fmul_rn(b.x, part.ratio_x), part.x);
+  const float top = __fadd_rn(__fmul_rn(b.y, part.ratio_y), part.y);
+  const float right = __fadd_rn(__fmul_rn(b.z, part.ratio_x), part.x);
+  const float bottom = __fadd_rn(__fmul_rn(b.w, part.ratio_y), part.y);
+  c->box = make_float4(left, top, right, bottom);
+  const float x = __fmul_rn(__fadd_rn(left, right), 0.5f);
+  const float y = __fmul_rn(__fadd_rn(top, bottom), 0.5f);
+  const float width = __fsub_rn(right, left), height = __fsub_rn(bottom, top);
+  return x >= part.low_x && x <= part.high_x && y >= part.low_y && y <= part.high_y &&
+         width <= part.most_x && height <= part.most_y &&
+         (width > part.least_x || height > part.least_y);
+}
+#endif
 
 // -------------------------------------------------------------------------- suppress
 
@@ -738,11 +777,23 @@ __device__ inline void write(const Scratch &scratch, const Output &out, const Pi
 using namespace edgecount;
 
 // grid (⌈rows / kDecodeThreads⌉, batch), block kDecodeThreads. `output` is the network's,
-// `wanted` the indices of the wanted classes.
+// `wanted` the indices of the wanted classes; with TILES `parts` says what each of the
+// network's pictures is.
 extern "C" __global__ void __launch_bounds__(kDecodeThreads, 1)
     decode_head(const void *__restrict__ output, const int *__restrict__ wanted, Head head,
-                Scratch scratch) {
-  const int picture = blockIdx.y;
+                Scratch scratch
+#if TILES
+                , const Part *__restrict__ parts
+#endif
+    ) {
+#if TILES
+  const Part part = parts[blockIdx.y];
+  const int picture = part.picture, first = part.first;
+  const unsigned blocks = gridDim.x * part.count;
+#else
+  const int picture = blockIdx.y, first = blockIdx.y;
+  const unsigned blocks = gridDim.x;
+#endif
   const int row = blockIdx.x * kDecodeThreads + threadIdx.x;
 #if HEAD == HEAD_END2END
   const int64_t size = static_cast<int64_t>(head.rows) * 6;
@@ -751,22 +802,27 @@ extern "C" __global__ void __launch_bounds__(kDecodeThreads, 1)
 #else
   const int64_t size = static_cast<int64_t>(head.rows) * (4 + head.classes);
 #endif
-  const Raw *mine = static_cast<const Raw *>(output) + picture * size;
+  const Raw *mine = static_cast<const Raw *>(output) + blockIdx.y * size;
   Candidate c;
-  const bool found = row < head.rows && decode(mine, head, wanted, row, &c);
+  bool found = row < head.rows && decode(mine, head, wanted, row, &c);
+#if TILES
+  found = found && own(part, &c);
+#endif
   const unsigned all = __ballot_sync(kAllLanes, found);
   unsigned at = 0;
   if (lane() == 0 && all) at = atomicAdd(scratch.count + picture, __popc(all));
   at = __shfl_sync(kAllLanes, at, 0);
   if (found) {
-    const int64_t base = static_cast<int64_t>(picture) * head.rows;
-    scratch.keys[base + at + __popc(all & lanes_below())] = key_of(c.score, row);
-    scratch.boxes[base + row] = c.box;
+    const int64_t base = static_cast<int64_t>(first) * head.rows;
+    const int among = (static_cast<int>(blockIdx.y) - first) * head.rows + row;
+    scratch.keys[base + at + __popc(all & lanes_below())] = key_of(c.score, among);
+    scratch.boxes[base + among] = c.box;
 #if !ONE_CLASS
-    scratch.classes[base + row] = c.category;
+    scratch.classes[base + among] = c.category;
 #endif
   }
-  if (last_to_finish(scratch.finished + picture, gridDim.x)) select_and_sort(head, scratch, picture);
+  if (last_to_finish(scratch.finished + picture, blocks))
+    select_and_sort(head, scratch, picture, first);
 }
 
 // grid (any, batch), block kSuppressThreads. `anchor` is the height of a box's anchor below
@@ -780,6 +836,13 @@ extern "C" __global__ void __launch_bounds__(kSuppressThreads, 1)
     Walk walk;
   } shared;
   const int picture = blockIdx.y;
+#if TILES
+  // A batch has at most as many pictures as the network sees; the others are none.
+  if (pictures[picture].polygons < 0) {
+    if (blockIdx.x == 0 && threadIdx.x == 0) out.count[picture] = 0;
+    return;
+  }
+#endif
   const int count = scratch.sorted_count[picture];
   const int tiles = tiles_of(count);
   const int workers = tiles < static_cast<int>(gridDim.x) ? tiles : gridDim.x;

@@ -7,8 +7,10 @@ from typing import Callable, List, Optional, Sequence, Tuple
 from pydantic import BaseModel
 from typing_extensions import Protocol
 
-from edgecount.config import ModelSettings, Point
+from edgecount.config import ModelSettings, Point, TileSettings
+from edgecount.infer.heads.base import Candidates
 from edgecount.infer.recipe import Recipe
+from edgecount.infer.tiles import Tile
 from edgecount.records import Detections, Frame, StageTimer, Tracked, UInt8Array
 
 
@@ -21,12 +23,14 @@ class CameraSpec:
         tracker_kind: File name of a tracker of ``edgecount/track``.
         tracker_options: That tracker's validated ``Options``.
         ignore: Polygons, normalised: detections whose anchor lies in one are dropped.
+        tiles: How its frames are cut; None where the network sees them whole.
     """
 
     name: str
     tracker_kind: str
     tracker_options: BaseModel
     ignore: Sequence[Sequence[Point]]
+    tiles: Optional[TileSettings] = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,26 @@ class Detector(Protocol):
         Raises:
             EngineError: The network could not be run.
         """
+        ...
+
+
+class TileDetector(Detector, Protocol):
+    """A detector that also sees a frame tile by tile, each on any thread."""
+
+    def look(self, image: UInt8Array, tile: Tile) -> Candidates:
+        """Candidates, before NMS and in pixels of the frame, of one tile of it.
+
+        Args:
+            image: The frame, (H, W, 3) uint8 BGR.
+            tile: Which part of it.
+
+        Raises:
+            EngineError: The network could not be run.
+        """
+        ...
+
+    def merge(self, width: int, height: int, parts: Sequence[Candidates]) -> Detections:
+        """Detections of a frame, whose size is given, from the candidates of all its tiles."""
         ...
 
 

@@ -1,25 +1,38 @@
 """The CPU backend: network, NMS and tracker on the processor's cores.
 
 Pictures are detected side by side, one worker thread each (ONNX Runtime and OpenCV
-work without the interpreter's lock); the tracker of each camera runs in ``collect``,
-in the order of submission.
+work without the interpreter's lock); so are the tiles of a frame. The tracker of each
+camera runs in ``collect``, in the order of submission.
 """
 
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from time import perf_counter
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import cv2
 
+from edgecount.config import TileSettings
 from edgecount.errors import EngineError
-from edgecount.infer.base import Detector
+from edgecount.infer.base import TileDetector
+from edgecount.infer.heads.base import Candidates
+from edgecount.infer.tiles import cut
 from edgecount.records import Detections, Frame, FrameInfo, StageTimer, Tracked
 from edgecount.track.base import Tracker
 
-_Pending = Tuple[FrameInfo, "Future[Detections]"]
 DetectionFilter = Callable[[FrameInfo, Detections], Detections]
+
+
+class _Pending(NamedTuple):
+    """A frame under way: whole, or in tiles that are seen side by side."""
+
+    info: FrameInfo
+    whole: Optional["Future[Detections]"]
+    tiles: Sequence["Future[Candidates]"] = ()
+
+    def futures(self) -> List["Future[Any]"]:
+        return [*self.tiles] if self.whole is None else [self.whole]
 
 
 class CpuBackend:
@@ -30,12 +43,13 @@ class CpuBackend:
 
     def __init__(
         self,
-        detector: Detector,
+        detector: TileDetector,
         trackers: Dict[str, Tracker],
         *,
         workers: int,
         precision: str = "fp32",
         ignore: Optional[DetectionFilter] = None,
+        tiles: Optional[Mapping[str, TileSettings]] = None,
         timer: Optional[StageTimer] = None,
     ) -> None:
         """Start the workers.
@@ -46,8 +60,10 @@ class CpuBackend:
             workers: Pictures detected at the same time.
             precision: Of the detector's network.
             ignore: Drops detections that must not be tracked (ignore masks).
+            tiles: How the frames of cameras that are tiled are cut, by the camera's name.
             timer: Called with stage name and seconds.
         """
+        self._tiles = tiles or {}
         self.precision = precision
         self._detector = detector
         self._trackers = trackers
@@ -69,7 +85,7 @@ class CpuBackend:
     def submit(self, batch: Sequence[Frame]) -> None:
         self._free.acquire()
         try:
-            pending = [(f.info, self._pool.submit(self._detect, f)) for f in batch]
+            pending = [self._begin(f) for f in batch]
         except RuntimeError as error:  # the pool takes no more
             self._free.release()
             raise EngineError("the CPU backend is closed") from error
@@ -80,13 +96,13 @@ class CpuBackend:
         batch = self._next_batch(timeout)
         if batch is None:
             return None
-        futures = [future for _, future in batch]
+        futures = [future for pending in batch for future in pending.futures()]
         if wait(futures, max(0.0, deadline - perf_counter())).not_done:
             return None
         self._oldest = None
         self._free.release()
-        found = [future.result() for future in futures]
-        return [self._track(info, d) for (info, _), d in zip(batch, found)]
+        found = [self._found(pending) for pending in batch]
+        return [self._track(pending.info, d) for pending, d in zip(batch, found)]
 
     def reset(self, camera: str) -> None:
         self._trackers[camera].reset()
@@ -106,6 +122,25 @@ class CpuBackend:
             except queue.Empty:
                 return None
         return self._oldest
+
+    def _begin(self, frame: Frame) -> _Pending:
+        info, settings = frame.info, self._tiles.get(frame.info.camera)
+        if settings is None:
+            return _Pending(info, self._pool.submit(self._detect, frame))
+        image = frame.image  # once: a frame on a device is copied at every call
+        tiles = cut(info.width, info.height, settings)
+        return _Pending(
+            info, None, [self._pool.submit(self._detector.look, image, t) for t in tiles]
+        )
+
+    def _found(self, pending: _Pending) -> Detections:
+        if pending.whole is not None:
+            return pending.whole.result()
+        info, parts = pending.info, [future.result() for future in pending.tiles]
+        started = perf_counter()
+        merged = self._detector.merge(info.width, info.height, parts)
+        self._timer("post", perf_counter() - started)
+        return merged
 
     def _detect(self, frame: Frame) -> Detections:
         return self._detector.detect([frame.image])[0]

@@ -11,13 +11,14 @@ import numpy as np
 from typing_extensions import Protocol
 
 from edgecount import discovery
-from edgecount.config import ModelSettings
+from edgecount.config import ModelSettings, TileSettings
 from edgecount.errors import ConfigError, ModelError
-from edgecount.infer import nms
+from edgecount.infer import nms, tiles
 from edgecount.infer import recipe as recipes
 from edgecount.infer.heads.base import Candidates, Head, HeadSpec
 from edgecount.infer.letterbox import Letterbox
 from edgecount.infer.recipe import Recipe
+from edgecount.infer.tiles import Tile
 from edgecount.records import (
     Detections,
     Float32Array,
@@ -98,6 +99,28 @@ class OnnxDetector:
         """Detect in each picture, one after the other; see :class:`~.base.Detector`."""
         return [self._detect_one(image) for image in images]
 
+    def detect_tiled(self, image: UInt8Array, settings: TileSettings) -> Detections:
+        """Detect in a frame that is cut into tiles, one after the other, as :meth:`detect`."""
+        height, width = image.shape[:2]
+        parts = [self.look(image, tile) for tile in tiles.cut(width, height, settings)]
+        return self.merge(width, height, parts)
+
+    def look(self, image: UInt8Array, tile: Tile) -> Candidates:
+        """What ``tile`` of a frame shows and answers for; see :class:`~.base.TileDetector`."""
+        output, box = self._run(tile.of(image))
+        started = perf_counter()
+        mine = self._decode_tile(output, box, tile)
+        self._timer("post", perf_counter() - started)
+        return mine
+
+    def merge(self, width: int, height: int, parts: Sequence[Candidates]) -> Detections:
+        """One NMS over the candidates of all tiles of a frame, as :class:`~.base.TileDetector`."""
+        found = tiles.merge(parts)
+        kept = self._suppress(*found, self._thresholds.iou)
+        whole = np.array([width, height] * 2, np.float32)
+        clipped = np.clip(found.boxes[kept], np.float32(0), whole)
+        return self._detections(clipped, found.scores[kept], found.classes[kept])
+
     def prepare(self, image: UInt8Array, out: Float32Array) -> Letterbox:
         """Write the network's input for ``image`` into ``out``, (3, height, width) float32.
 
@@ -116,27 +139,42 @@ class OnnxDetector:
         return batch
 
     def _detect_one(self, image: UInt8Array) -> Detections:
+        output, box = self._run(image)
+        started = perf_counter()
+        detections = self._decode(output, box)
+        self._timer("post", perf_counter() - started)
+        return detections
+
+    def _run(self, image: UInt8Array) -> Tuple[Float32Array, Letterbox]:
+        """The network's output for one picture, and how that was fitted in."""
         started = perf_counter()
         batch, box = self._input_of(image)
         prepared = perf_counter()
         output = self.network.run(batch)[0]
-        inferred = perf_counter()
-        detections = self._decode(output, box)
-        finished = perf_counter()
         self._timer("preprocess", prepared - started)
-        self._timer("infer", inferred - prepared)
-        self._timer("post", finished - inferred)
-        return detections
+        self._timer("infer", perf_counter() - prepared)
+        return output, box
 
     def _decode(self, output: Float32Array, box: Letterbox) -> Detections:
+        boxes, scores, classes = self._candidates(output)
+        kept = self._suppress(boxes, scores, classes, self._thresholds.iou)
+        return self._detections(box.to_source(boxes[kept]), scores[kept], classes[kept])
+
+    def _decode_tile(self, output: Float32Array, box: Letterbox, tile: Tile) -> Candidates:
+        boxes, scores, classes = self._candidates(output)
+        return tile.own(Candidates(box.unclipped(boxes), scores, classes))
+
+    def _candidates(self, output: Float32Array) -> Candidates:
         # A broken network's numbers are dropped, not reported once a frame.
         with np.errstate(invalid="ignore", over="ignore"):
             found = self._head.decode(output, self._width, self._height, self._raw_threshold)
-            boxes, scores, classes = _sound(found)
-        kept = self._suppress(boxes, scores, classes, self._thresholds.iou)
-        mapped = box.to_source(boxes[kept])
-        calibrated = _tempered(scores[kept], self._temperature)
-        return Detections(*_visible(mapped, calibrated, classes[kept]))
+            return _sound(found)
+
+    def _detections(
+        self, boxes: Float32Array, scores: Float32Array, classes: Int32Array
+    ) -> Detections:
+        """Those clipped boxes that can be seen, with calibrated scores."""
+        return Detections(*_visible(boxes, _tempered(scores, self._temperature), classes))
 
     def _fit(self, image: UInt8Array) -> Letterbox:
         height, width = image.shape[:2]
@@ -154,7 +192,8 @@ class OnnxDetector:
         box = self._fit(image)
         if kept is None or kept[1] is not box:
             # From here on the padding stays as it is while the pictures keep their size.
-            batch = np.full((1, 3, self._height, self._width), self._input.pad, np.float32)
+            batch = kept[0] if kept else np.empty((1, 3, self._height, self._width), np.float32)
+            batch.fill(self._input.pad)
             if self._normalise:
                 self._normalised(batch[0])
             kept = batch, box

@@ -76,9 +76,14 @@ class Letterbox:
 
     def to_source(self, boxes: Float32Array) -> Float32Array:
         """Map (N, 4) boxes from input pixels to source pixels and clip them to the picture."""
-        mapped: Float32Array = boxes * self._ratio
+        mapped = self.unclipped(boxes)
         np.maximum(mapped, np.float32(0), out=mapped)
         np.minimum(mapped, self._limit, out=mapped)
+        return mapped
+
+    def unclipped(self, boxes: Float32Array) -> Float32Array:
+        """Map (N, 4) boxes from input pixels to source pixels, also those beyond the picture."""
+        mapped: Float32Array = boxes * self._ratio
         return mapped
 
     @cached_property

@@ -137,5 +137,6 @@ def _cpu(plan: Plan, spec: BackendSpec) -> Backend:
         workers=spec.settings.threads or os.cpu_count() or 1,
         precision=plan.model.precision,
         ignore=unmasked,
+        tiles={c.name: c.tiles for c in spec.cameras if c.tiles is not None},
         timer=spec.timer,
     )

@@ -25,6 +25,7 @@ from edgecount.infer.onnxruntime import open_network
 from edgecount.infer.recipe import Recipe, shipped
 from edgecount.infer.tensorrt import plan_file
 from edgecount.records import StageTimer
+from edgecount.runtime.sight import Sight, picture_size
 from edgecount.track.base import Tracker
 
 TRACKERS_PACKAGE = "edgecount.track"
@@ -195,7 +196,8 @@ def _camera(camera: CameraSettings, settings: Settings, recipe: Recipe) -> Camer
         {**asked, **settings.tracker, **camera.tracker}, recipe, f"camera {camera.name!r}"
     )
     source = open_source(camera.name, camera.source, camera.capture, max_fps=camera.max_fps)
-    return CameraPlan(camera, source, CameraSpec(camera.name, kind, options, camera.ignore))
+    spec = CameraSpec(camera.name, kind, options, camera.ignore, camera.tiles)
+    return CameraPlan(camera, source, spec)
 
 
 def _validated(options: Any, data: Mapping[str, Any], where: str) -> BaseModel:
@@ -207,16 +209,13 @@ def _validated(options: Any, data: Mapping[str, Any], where: str) -> BaseModel:
 
 
 def _warnings(settings: Settings, model: Model) -> List[str]:
-    smallest = model.recipe.smallest_head_px
+    sight = Sight.of(model.detector, model.recipe)
     found = []
     for camera in settings.cameras:
         if not camera.lines and not camera.zones:
             found.append(f"camera {camera.name!r} has neither lines nor zones: only visible heads")
-        if smallest and camera.head_px and camera.head_px < smallest:
-            found.append(
-                f"camera {camera.name!r} expects heads of {camera.head_px:g} px, but model "
-                f"{model.recipe.name!r} sees heads reliably from {smallest:g} px of its input on"
-            )
+        if sight is not None and camera.head_px is not None:
+            found += sight.warnings(camera, picture_size(camera))
     return found + [
         f"place {name!r} sums no line, so its occupancy stays 0"
         for name, place in settings.places.items()

@@ -5,12 +5,13 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecount.config import Point
+from edgecount.config import Point, TileSettings
 from edgecount.count.masks import apply_masks
 from edgecount.infer.detector import OnnxDetector, Thresholds
 from edgecount.infer.heads.base import cell_count
 from edgecount.infer.letterbox import Letterbox
 from edgecount.infer.recipe import InputRecipe, Recipe
+from edgecount.infer.tiles import cut
 from edgecount.records import Detections, Float32Array
 
 HEADS = ("yolox", "yolov5", "yolov8", "ltrb", "end2end")
@@ -136,3 +137,23 @@ def expected(
     detector = OnnxDetector(_Shape(), recipe, size=size, thresholds=thresholds)
     found = detector._decode(output.astype(np.float32), box)
     return apply_masks(found, ignore or (), box.source_width, box.source_height, recipe.anchor)
+
+
+def expected_in_tiles(
+    recipe: Recipe,
+    size: Tuple[int, int],
+    thresholds: Thresholds,
+    outputs: Sequence[NDArray[Any]],
+    frame: Tuple[int, int],
+    tiles: TileSettings,
+    ignore: Optional[Sequence[Sequence[Point]]] = None,
+) -> Detections:
+    """What the CPU makes of the outputs of all tiles of a frame."""
+    detector = OnnxDetector(_Shape(), recipe, size=size, thresholds=thresholds)
+    parts = [
+        detector._decode_tile(
+            output.astype(np.float32), Letterbox.fit(tile.width, tile.height, *size), tile
+        )
+        for output, tile in zip(outputs, cut(*frame, tiles))
+    ]
+    return apply_masks(detector.merge(*frame, parts), ignore or (), *frame, recipe.anchor)

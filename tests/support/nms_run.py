@@ -1,17 +1,26 @@
 """Runs :class:`Postprocess` on a device, real or emulated, and compares detections."""
 
-from typing import Any, List, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 from support.device_memory import download, upload
 
-from edgecount.config import Point
+from edgecount.config import Point, TileSettings
 from edgecount.infer.cuda import compiler
-from edgecount.infer.cuda.postprocess import PICTURE, DetectionBuffers, Options, Postprocess
+from edgecount.infer.cuda.postprocess import (
+    PART,
+    PICTURE,
+    DetectionBuffers,
+    Options,
+    Postprocess,
+    describe_part,
+    no_picture,
+)
 from edgecount.infer.detector import Thresholds
 from edgecount.infer.letterbox import Letterbox
 from edgecount.infer.recipe import Recipe
+from edgecount.infer.tiles import cut
 from edgecount.records import Detections
 
 _POISON = 0xAD
@@ -31,6 +40,7 @@ class NmsRun:
         thresholds: Thresholds,
         masks: Sequence[Sequence[Sequence[Point]]] = (),
         most: int = 1024,
+        tiles: bool = False,
         load: Any = compiler.load,
     ) -> None:
         self.device, self.stream, self.batch, self.most = device, stream, len(outputs), most
@@ -44,12 +54,14 @@ class NmsRun:
             thresholds=thresholds,
             ignore=masks,
             max_batch=len(outputs),
+            tiles=tiles,
             options=Options(max_detections=most),
             load=load,
         )
         self.output = upload(device, stream, np.stack(outputs))
         self.found = device.allocate(DetectionBuffers.bytes_for(self.batch, most))
         self.pictures = device.allocate(PICTURE.itemsize * self.batch)
+        self.parts = device.allocate(PART.itemsize * self.batch)
 
     def describe(self, boxes: Sequence[Letterbox], cameras: Sequence[int]) -> None:
         """Say how the pictures were fitted in, and whose they are."""
@@ -59,20 +71,58 @@ class NmsRun:
         self.pictures.close()
         self.pictures = upload(self.device, self.stream, records)
 
+    def describe_cut(
+        self,
+        size: Tuple[int, int],
+        frames: Sequence[Tuple[Tuple[int, int], Optional[TileSettings]]],
+        cameras: Sequence[int],
+    ) -> None:
+        """The same for frames of which some are cut; the input has ``size``."""
+        records, parts = np.zeros(self.batch, PICTURE), np.zeros(self.batch, PART)
+        at = 0
+        for number, ((frame, how), camera) in enumerate(zip(frames, cameras)):
+            tiles = [None] if how is None else list(cut(*frame, how))
+            for part, tile in zip(parts[at:], tiles):
+                sides = frame if tile is None else (tile.width, tile.height)
+                describe_part(part, Letterbox.fit(*sides, *size), tile)
+            if how is None:
+                self.post.describe(records[number], Letterbox.fit(*frame, *size), camera)
+            else:
+                self.post.describe_cut(records[number], *frame, camera)
+            mine = parts[at : at + len(tiles)]
+            mine["picture"], mine["first"], mine["count"] = number, at, len(tiles)
+            at += len(tiles)
+        for record in records[len(frames) :]:
+            no_picture(record)
+        for name, table in (("pictures", records), ("parts", parts)):
+            getattr(self, name).close()
+            setattr(self, name, upload(self.device, self.stream, table))
+
     def launch(self) -> None:
         """Enqueue both kernels."""
         found = DetectionBuffers.at(self.found.pointer, self.batch, self.most)
-        self.post.launch(self.stream, self.batch, self.output.pointer, self.pictures.pointer, found)
+        self.post.launch(
+            self.stream,
+            self.batch,
+            self.output.pointer,
+            self.pictures.pointer,
+            found,
+            self.parts.pointer,
+        )
 
     def close(self) -> None:
         """Free the buffers."""
-        for buffer in (self.output, self.found, self.pictures):
+        for buffer in (self.output, self.found, self.pictures, self.parts):
             buffer.close()
         self.post.close()
 
     def run(self, boxes: Sequence[Letterbox], cameras: Sequence[int]) -> List[Detections]:
         """The detections of each picture."""
         self.describe(boxes, cameras)
+        return self.results()
+
+    def results(self) -> List[Detections]:
+        """The detections of each picture that was described."""
         size = DetectionBuffers.bytes_for(self.batch, self.most)
         self.stream.fill(self.found.pointer, _POISON, size)
         self.launch()

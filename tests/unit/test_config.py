@@ -83,6 +83,19 @@ def test_settings_are_frozen() -> None:
         (CAMERA + "http: {port: 70000}\n", ["http.port", "65535"]),
         (CAMERA + "model: {name: a, path: b}\n", ["model", "not both"]),
         (CAMERA + "model: {input_size: [0, 416]}\n", ["model.input_size[0]", "32"]),
+        (CAMERA + "  tiles: 2by2\n", ["c.yaml:4", "cameras[0].tiles", "e.g. 2x2", "'2by2'"]),
+        (CAMERA + "  tiles: 2\n", ["cameras[0].tiles", "COLUMNSxROWS"]),
+        (CAMERA + "  tiles: 1x1\n", ["cameras[0].tiles", "2 to 16"]),
+        (CAMERA + "  tiles: 5x4\n", ["cameras[0].tiles", "5 × 4 tiles are 20", "2 to 16"]),
+        (CAMERA + "  tiles: {columns: 2}\n", ["cameras[0].tiles.rows", "required"]),
+        (
+            CAMERA + "  tiles: {columns: 2, rows: 2, overlp: 0.1}\n",
+            ["cameras[0].tiles.overlp", "did you mean 'overlap'"],
+        ),
+        (
+            CAMERA + "  tiles: {columns: 2, rows: 2, overlap: 0.6}\n",
+            ["cameras[0].tiles.overlap", "0.5", "0.6"],
+        ),
         (CAMERA + "mqtt: {host: h, prefix: 'a/#'}\n", ["mqtt.prefix", "'#'"]),
         (CAMERA + "places: {hall: {in: [door.x]}}\n", ["'hall'", "'door.x'"]),
         ("cameras: []\n", ["cameras", "at least 1"]),
@@ -108,6 +121,15 @@ def test_a_place_names_the_nearest_line() -> None:
     text = line("[0, 0]", "[1, 0]") + "places: {hall: {in: [door.I]}}\n"
     assert "did you mean 'door.l'" in mistake(text)
     assert good(text.replace("door.I", "door.l")).places["hall"].enters == ["door.l"]
+
+
+def test_tiles_in_short_and_at_length() -> None:
+    (short,) = good(CAMERA + "  tiles: 3x2\n").cameras
+    (long,) = good(CAMERA + "  tiles: {columns: 3, rows: 2, overlap: 0.2}\n").cameras
+    assert short.tiles == long.tiles
+    assert short.tiles is not None
+    assert short.tiles.pictures == 6
+    assert short.tiles.model_copy(update={"whole": True}).pictures == 7
 
 
 def test_all_mistakes_are_told_at_once() -> None:

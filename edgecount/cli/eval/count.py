@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Optional
 
 import click
 
-from edgecount.cli._options import json_option, model_option
+from edgecount.cli._options import json_option, model_option, tiles_of, tiles_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,6 +44,8 @@ _MOT_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     show_default=True,
     help="Frames by which a counted event may differ from its true one.",
 )
+@click.option("--imgsz", type=click.IntRange(32), help="Side of the network's input.")
+@tiles_options()
 @json_option()
 def command(
     source: Optional[str],
@@ -54,6 +56,10 @@ def command(
     fps: Optional[float],
     anchor: Optional[str],
     window: int,
+    imgsz: Optional[int],
+    tiles: Optional[str],
+    overlap: Optional[float],
+    whole: bool,
     as_json: bool,
 ) -> None:
     """Count a clip and compare with its truth: missed, extra, totals and occupancy.
@@ -74,7 +80,8 @@ def command(
         stream = count.stream_of_detections(detections, expected, rate)
     else:
         assert source is not None
-        stream = count.stream_of_clip(source, model, expected, rate)
+        cut = tiles_of(tiles, overlap, whole)
+        stream = count.stream_of_clip(source, model, expected, rate, size=imgsz, tiles=cut)
     chosen = anchor or stream.anchor
     counted = count.count_stream(expected, stream.frames, chosen, rate)  # type: ignore[arg-type]
     report = count.compare(expected, counted, window)

@@ -6,7 +6,7 @@ from typing import Optional, Tuple
 
 import click
 
-from edgecount.cli._options import json_option
+from edgecount.cli._options import json_option, tiles_of, tiles_options
 
 
 @click.command()
@@ -22,6 +22,7 @@ from edgecount.cli._options import json_option
 @click.option("--split", "splits", multiple=True, help="Split folder to use (repeatable).")
 @click.option("--imgsz", type=click.IntRange(32), help="Side of the network's input.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
+@tiles_options()
 @json_option()
 def command(
     model: str,
@@ -29,12 +30,15 @@ def command(
     splits: Tuple[str, ...],
     imgsz: Optional[int],
     threads: int,
+    tiles: Optional[str],
+    overlap: Optional[float],
+    whole: bool,
     as_json: bool,
 ) -> None:
     """Average precision, recall by size and time of a detector on a data set."""
     from edgecount.toolchain.evaluate.detect import evaluate
 
-    report = evaluate(model, data, imgsz, splits, threads)
+    report = evaluate(model, data, imgsz, splits, threads, tiles_of(tiles, overlap, whole))
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
         return

@@ -8,7 +8,7 @@ same order, up to the rounding of ``exp`` in decoding and temperature.
 import ctypes
 import math
 from dataclasses import astuple, dataclass
-from typing import Any, Callable, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -24,6 +24,7 @@ from edgecount.infer.heads.base import cells
 from edgecount.infer.letterbox import Letterbox
 from edgecount.infer.nms import TOP_K
 from edgecount.infer.recipe import Recipe
+from edgecount.infer.tiles import Tile
 
 # Mirrors of plugins/nms.cu
 HEADS: Mapping[str, int] = {"yolox": 1, "yolov5": 2, "yolov8": 3, "ltrb": 4, "end2end": 5}
@@ -49,6 +50,15 @@ PICTURE = np.dtype(
         ("polygons", np.int32),
     ]
 )
+
+# What the kernel must know of one of the network's pictures, where frames are cut.
+PART = np.dtype(
+    [
+        *((name, np.int32) for name in ("picture", "first", "count", "cut")),
+        *((name, np.float32, 2) for name in ("ratio", "start", "low", "high", "least", "most")),
+    ]
+)
+_NO_PICTURE = -1
 
 Load = Callable[[Device, str, Mapping[str, object]], Module]
 ArrayOf = NDArray[Any]
@@ -197,6 +207,7 @@ class Postprocess:
         thresholds: Least (calibrated) score and NMS's overlap.
         ignore: For each camera its mask polygons, normalised.
         max_batch: Most pictures of a launch.
+        tiles: Whether frames are cut, so that several of the network's pictures are one.
         options: See :class:`Options`.
         load: Makes the kernels.
 
@@ -217,6 +228,7 @@ class Postprocess:
         thresholds: Thresholds,
         ignore: Sequence[Sequence[Sequence[Point]]] = (),
         max_batch: int = 1,
+        tiles: bool = False,
         options: Options = Options(),  # noqa: B008 (frozen)
         load: Load = compiler.load,
     ) -> None:
@@ -224,7 +236,8 @@ class Postprocess:
         wanted = recipe.wanted()
         self.options = options
         self._layout = head_layout(recipe, size, output_shape, threshold)
-        self._module = load(device, "nms", defines(recipe, output_dtype))
+        self._tiles = tiles
+        self._module = load(device, "nms", defines(recipe, output_dtype, tiles))
         self._decode, self._suppress = (self._module.function(name) for name in KERNELS)
         self._wide = _BLOCKS_PER_PROCESSOR * device.properties.multiprocessors
         self._cameras, polygons, corners = _mask_tables(ignore)
@@ -246,26 +259,44 @@ class Postprocess:
             box: How the picture was fitted into the input.
             camera: Index into ``ignore``; negative for none.
         """
-        width, height = box.source_width, box.source_height
+        self._describe(record, box.source_width, box.source_height, camera)
+        record["ratio"] = (
+            box.source_width / box.scaled_width,
+            box.source_height / box.scaled_height,
+        )
+
+    def describe_cut(self, record: Any, width: int, height: int, camera: int) -> None:
+        """The same of a frame that is cut: its candidates are in source pixels already."""
+        self._describe(record, width, height, camera)
+        record["ratio"] = 1.0, 1.0
+
+    def _describe(self, record: Any, width: int, height: int, camera: int) -> None:
         diagonal = math.hypot(width, height)
         first, count = self._cameras[camera] if 0 <= camera < len(self._cameras) else (0, 0)
-        record["ratio"] = width / box.scaled_width, height / box.scaled_height
         record["limit"] = width, height
         record["diagonal"] = diagonal
         record["scale"] = width / diagonal, height / diagonal
         record["first_polygon"], record["polygons"] = first, count
 
     def launch(
-        self, stream: Stream, batch: int, output: int, pictures: int, found: DetectionBuffers
+        self,
+        stream: Stream,
+        batch: int,
+        output: int,
+        pictures: int,
+        found: DetectionBuffers,
+        parts: int = 0,
     ) -> None:
         """Enqueue both kernels.
 
         Args:
             stream: Always the same one.
-            batch: Pictures.
+            batch: Pictures of the network's.
             output: Device address of the network's output.
-            pictures: Device address of ``batch`` :data:`PICTURE` records.
+            pictures: Device address of ``batch`` :data:`PICTURE` records; with tiles those
+                behind the last frame are :func:`no_picture`, and get no detections.
             found: Where the detections go.
+            parts: With tiles: device address of ``batch`` :data:`PART` records.
 
         Raises:
             EngineError: The launch failed.
@@ -280,6 +311,7 @@ class Postprocess:
                 ctypes.c_void_p(self._wanted.pointer),
                 self._layout,
                 self._scratch,
+                *((ctypes.c_void_p(parts),) if self._tiles else ()),
             ),
         )
         stream.launch(
@@ -315,7 +347,29 @@ class Postprocess:
         return _Scratch(*(int(start) for start in starts)), memory
 
 
-def defines(recipe: Recipe, output_dtype: DTypeLike) -> Mapping[str, object]:
+def describe_part(record: Any, box: Letterbox, tile: Optional[Tile]) -> None:
+    """Fill what is the same for one of the network's pictures in every batch.
+
+    Args:
+        record: Written: an element of a :data:`PART` array, but for ``picture`` and ``first``.
+        box: How it is fitted into the input.
+        tile: Which part of a frame it is; None for a frame that is not cut.
+    """
+    record["count"], record["cut"] = 1, tile is not None
+    if tile is None:
+        return
+    record["ratio"] = box.source_width / box.scaled_width, box.source_height / box.scaled_height
+    record["start"] = tile.x, tile.y
+    record["low"], record["high"] = tile.low, tile.high
+    record["least"], record["most"] = tile.least, tile.most
+
+
+def no_picture(record: Any) -> None:
+    """Fill a :data:`PICTURE` record for which there is no frame in this batch."""
+    record["polygons"] = _NO_PICTURE
+
+
+def defines(recipe: Recipe, output_dtype: DTypeLike, tiles: bool = False) -> Mapping[str, object]:
     """The macros that ``nms.cu`` is compiled with for a model.
 
     Raises:
@@ -330,6 +384,7 @@ def defines(recipe: Recipe, output_dtype: DTypeLike) -> Mapping[str, object]:
         "HEAD": HEADS[recipe.head],
         "HALF_OUTPUT": int(dtype == np.dtype(np.float16)),
         "ONE_CLASS": int(len(recipe.wanted()) == 1),
+        **({"TILES": 1} if tiles else {}),
     }
 
 

@@ -9,6 +9,7 @@ from edgecount.capture._select import open_source
 from edgecount.capture.base import Source
 from edgecount.config import CameraSettings
 from edgecount.errors import EdgecountError
+from edgecount.runtime.sight import Sight
 from edgecount.toolchain.doctor.finding import Finding
 
 _LOOK_S = 3.0
@@ -19,18 +20,24 @@ _TOLERANCE = 0.96
 class _Look:
     """Looks at one camera on a thread of its own: cameras are slow, and some hang."""
 
-    def __init__(self, settings: CameraSettings) -> None:
+    def __init__(self, settings: CameraSettings, sight: Optional[Sight]) -> None:
         self._settings = settings
+        self._sight = sight
         self.finding: Optional[Finding] = None
         self.thread = threading.Thread(target=self._run, name=f"look-{settings.name}", daemon=True)
 
     def _run(self) -> None:
-        self.finding = look(self._settings)
+        self.finding = look(self._settings, self._sight)
 
 
-def examine(cameras: List[CameraSettings]) -> Iterator[Finding]:
-    """Look at all cameras at once; takes 30 seconds at most."""
-    looks = [_Look(settings) for settings in cameras]
+def examine(cameras: List[CameraSettings], sight: Optional[Sight] = None) -> Iterator[Finding]:
+    """Look at all cameras at once; takes 30 seconds at most.
+
+    Args:
+        cameras: Their settings.
+        sight: What the model sees reliably; None where that is not known.
+    """
+    looks = [_Look(settings, sight) for settings in cameras]
     for one in looks:
         one.thread.start()
     end = time.monotonic() + _LIMIT_S
@@ -44,8 +51,8 @@ def examine(cameras: List[CameraSettings]) -> Iterator[Finding]:
         )
 
 
-def look(settings: CameraSettings) -> Finding:
-    """Open a camera, and measure the rate at which it delivers over a few seconds."""
+def look(settings: CameraSettings, sight: Optional[Sight] = None) -> Finding:
+    """Open a camera, measure its rate over a few seconds, and judge the size of its heads."""
     check = f"camera {settings.name}"
     try:
         source = open_source(settings.name, settings.source, settings.capture)
@@ -63,7 +70,18 @@ def look(settings: CameraSettings) -> Finding:
     shown = (
         f"{source.label}: {size[0]}×{size[1]}{_codec(settings.source)}, opened in {opened_s:.1f} s"
     )
-    return _judge_rate(check, shown, settings, source, frames / seconds)
+    finding = _judge_rate(check, shown, settings, source, frames / seconds)
+    heads = sight.warnings(settings, size) if sight is not None else []
+    return _with_heads(finding, heads)
+
+
+def _with_heads(finding: Finding, heads: List[str]) -> Finding:
+    """The finding, and what is wrong with the size of the heads; more of what is wrong before."""
+    if not heads:
+        return finding
+    detail = "; ".join([finding.detail, *heads])
+    remedy = finding.remedy or "change the camera's tiles or the model's input as named"
+    return Finding(finding.check, "warn", detail, remedy)
 
 
 def _judge_rate(

@@ -52,7 +52,7 @@ def _all(settings: Optional[Settings], verdict: Finding, root: Path) -> Iterator
     yield port(settings)
     yield from models.examine(settings)
     yield from broker.examine(settings)
-    yield from cameras.examine(settings.cameras)
+    yield from cameras.examine(settings.cameras, models.sight_of(settings))
 
 
 def port(settings: Settings) -> Finding:

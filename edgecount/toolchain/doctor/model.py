@@ -1,17 +1,26 @@
 """The model: does it load, and how many cameras can this machine carry with it."""
 
 import time
-from typing import Iterator
+from typing import Iterator, Optional
 
 import numpy as np
 
-from edgecount.config import Settings
+from edgecount.config import CameraSettings, Settings
 from edgecount.errors import EdgecountError
 from edgecount.infer import detector as detectors
 from edgecount.infer.onnxruntime import open_network
+from edgecount.runtime.sight import Sight
 from edgecount.toolchain.doctor.finding import Finding
 
 _RUNS = 8
+
+
+def sight_of(settings: Settings) -> Optional[Sight]:
+    """How small a head the model sees; None where it cannot be loaded or does not tell."""
+    try:
+        return Sight.of(*detectors.create(settings.model, open_network))
+    except EdgecountError:
+        return None  # a finding of its own
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -27,13 +36,19 @@ def examine(settings: Settings) -> Iterator[Finding]:
     except EdgecountError as error:
         yield Finding("model", "fail", str(error))
         return
-    wanted = sum(min(c.fps, c.max_fps or c.fps) for c in settings.cameras)
+    wanted = sum(pictures_per_second(camera) for camera in settings.cameras)
     detail = (
-        f"{recipe.name}: {1000 * seconds:.0f} ms a frame on this CPU, so about "
-        f"{1 / seconds:.0f} FPS; the cameras want {wanted:g}"
+        f"{recipe.name}: {1000 * seconds:.0f} ms a picture on this CPU, so about "
+        f"{1 / seconds:.0f} a second; the cameras want {wanted:g}"
     )
     if wanted * seconds > 1.0:
         remedy = "use a smaller model or input_size, a lower fps or max_fps, or a faster device"
         yield Finding("model", "warn", detail, remedy)
     else:
         yield Finding("model", "ok", detail)
+
+
+def pictures_per_second(camera: CameraSettings) -> float:
+    """What a camera wants of the network; each tile of a frame is a picture."""
+    rate = min(camera.fps, camera.max_fps or camera.fps)
+    return rate * (camera.tiles.pictures if camera.tiles else 1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgecount.capture import open_source
 from edgecount.capture.base import Source
-from edgecount.config import ModelSettings
+from edgecount.config import ModelSettings, TileSettings
 from edgecount.count.counter import CameraCounter
 from edgecount.count.geometry import Anchor, Canvas
 from edgecount.errors import DatasetError
@@ -24,6 +24,7 @@ from edgecount.infer.recipe import Recipe
 from edgecount.records import Detections, Frame, FrameInfo, Tracks
 from edgecount.runtime.plan import make_tracker, model_keys
 from edgecount.toolchain.evaluate.motchallenge import SequenceInfo, read_rows
+from edgecount.toolchain.evaluate.tiled import in_tiles
 from edgecount.toolchain.evaluate.truth import (
     CAMERA,
     Counted,
@@ -192,7 +193,15 @@ def stream_of_detections(path: Path, truth: CountTruth, fps: float) -> TrackStre
     return TrackStream(tracked(detections, two_stage.create(two_stage.Options())), truth.anchor)
 
 
-def stream_of_clip(source: str, model: Optional[str], truth: CountTruth, fps: float) -> TrackStream:
+def stream_of_clip(
+    source: str,
+    model: Optional[str],
+    truth: CountTruth,
+    fps: float,
+    *,
+    size: Optional[int] = None,
+    tiles: Optional[TileSettings] = None,
+) -> TrackStream:
     """A clip through the product's own detector and tracker.
 
     Args:
@@ -200,16 +209,17 @@ def stream_of_clip(source: str, model: Optional[str], truth: CountTruth, fps: fl
         model: ONNX file, model folder or name of a shipped model; None is the default model.
         truth: Gives the size that the pictures must have.
         fps: True rate of the clip.
+        size: Side of the network's input; the recipe's where None.
+        tiles: How each frame is cut; None for not at all.
 
     Raises:
         ConfigError, ModelError: No such model, or it cannot be loaded.
         SourceError: The clip cannot be read.
         DatasetError: The pictures have another shape than the truth's.
     """
-    loaded, recipe = detector.create(
-        ModelSettings.model_validate(model_keys(model)), onnxruntime.open_network
-    )
-    return stream_of_detector(source, loaded, recipe, truth, fps)
+    keys = {**model_keys(model), "input_size": (size, size) if size else None}
+    loaded, recipe = detector.create(ModelSettings.model_validate(keys), onnxruntime.open_network)
+    return stream_of_detector(source, in_tiles(loaded, tiles), recipe, truth, fps)
 
 
 def stream_of_detector(

@@ -9,14 +9,16 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import cv2
 import numpy as np
 
-from edgecount.config import ModelSettings
+from edgecount.config import ModelSettings, TileSettings
 from edgecount.errors import DatasetError
 from edgecount.infer import detector
 from edgecount.infer.base import Detector
 from edgecount.infer.onnxruntime import OrtNetwork
 from edgecount.infer.recipe import Recipe
+from edgecount.infer.tiles import scale as scale_of
 from edgecount.records import BoolArray, Float32Array, UInt8Array
 from edgecount.toolchain.evaluate.average_precision import Found, Truth, average_precision
+from edgecount.toolchain.evaluate.tiled import in_tiles
 from edgecount.toolchain.yolo_files import find_pairs, read_labels
 
 LOWEST = 0.01  # raw scores below are not worth ranking
@@ -51,6 +53,7 @@ class DetectionReport:
     width: int
     height: int
     threads: int
+    tiles: Optional[Dict[str, Any]]
     ap30: float
     ap50: float
     ap50_95: float
@@ -96,6 +99,7 @@ def evaluate(
     size: Optional[int] = None,
     splits: Sequence[str] = (),
     threads: int = 1,
+    tiles: Optional[TileSettings] = None,
 ) -> DetectionReport:
     """Run a model over a data set in YOLO format.
 
@@ -105,13 +109,14 @@ def evaluate(
         size: Side of the network's input; the recipe's where None.
         splits: Split folders to use; everything where empty.
         threads: CPU threads of the network.
+        tiles: How each picture is cut; None for not at all.
 
     Raises:
         ConfigError: No such model.
         ModelError: The model cannot be loaded.
         DatasetError: The data cannot be read.
     """
-    seen = observe(model, data, size, splits, threads)
+    seen = observe(model, data, size, splits, threads, tiles)
     recipe = seen.recipe
     precision, recall, by_size = _at_threshold(
         seen.truths, seen.found, seen.scales, recipe.score_threshold
@@ -123,6 +128,7 @@ def evaluate(
         width=seen.width,
         height=seen.height,
         threads=threads,
+        tiles=None if tiles is None else tiles.model_dump(),
         score_threshold=recipe.score_threshold,
         precision=precision,
         recall=recall,
@@ -138,6 +144,7 @@ def observe(
     size: Optional[int] = None,
     splits: Sequence[str] = (),
     threads: int = 1,
+    tiles: Optional[TileSettings] = None,
 ) -> Observed:
     """Detect in every picture of a data set, down to the raw score ``LOWEST``.
 
@@ -146,11 +153,16 @@ def observe(
     settings = _settings(model, size)
     finder, recipe = detector.create(settings, lambda path: _open(path, threads))
     pairs = find_pairs(data, splits or None)
-    return look(_unselective(finder, recipe), recipe, finder.size, pairs)
+    cutting = in_tiles(_unselective(finder, recipe), tiles)
+    return look(cutting, recipe, finder.size, pairs, tiles)
 
 
 def look(
-    finder: Detector, recipe: Recipe, size: Tuple[int, int], pairs: Sequence[Tuple[Path, Path]]
+    finder: Detector,
+    recipe: Recipe,
+    size: Tuple[int, int],
+    pairs: Sequence[Tuple[Path, Path]],
+    tiles: Optional[TileSettings] = None,
 ) -> Observed:
     """Detect in pictures with a detector that is at hand.
 
@@ -159,6 +171,7 @@ def look(
         recipe: Its recipe.
         size: Width and height of the network's input.
         pairs: Pictures and their label files.
+        tiles: How the finder cuts pictures, which sizes of heads depend on.
 
     Raises:
         DatasetError: A picture or label cannot be read.
@@ -174,7 +187,7 @@ def look(
         truths.append(truth)
         kinds = detections.classes.astype(np.int64)
         found.append(Found(detections.boxes, detections.scores, kinds))
-        scales.append(min(width / image.shape[1], height / image.shape[0]))
+        scales.append(scale_of((image.shape[1], image.shape[0]), size, tiles))
     pictures = [picture for picture, _ in pairs]
     return Observed(recipe, width, height, pictures, truths, found, scales, seconds)
 

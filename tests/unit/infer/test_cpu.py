@@ -5,8 +5,11 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 import pytest
 
+from edgecount.config import TileSettings
 from edgecount.errors import EngineError
 from edgecount.infer.cpu import CpuBackend
+from edgecount.infer.heads.base import Candidates
+from edgecount.infer.tiles import Tile, cut, merge
 from edgecount.records import Detections, Frame, FrameInfo, Tracked, Tracks
 
 WAIT = 10.0
@@ -43,6 +46,28 @@ class FakeDetector:
         if index in self._fails:
             raise EngineError(f"frame {index} failed")
         return [detections(float(index))]
+
+
+class TileDetector(FakeDetector):
+    """One candidate for each tile, marked with its place; remembers threads and merged sizes."""
+
+    def __init__(self, fails: Sequence[int] = ()) -> None:
+        super().__init__(fails=fails)
+        self.merged: List[Tuple[int, int]] = []
+        self.together = threading.Barrier(4)
+        self.alone = False
+
+    def look(self, image: np.ndarray, tile: Tile) -> Candidates:
+        if not self.alone:
+            self.together.wait(WAIT)  # passes only if four tiles are looked at at once
+        if int(image[0, 0, 0]) in self._fails and tile.x and tile.y:
+            raise EngineError("a tile failed")
+        corner = np.array([[tile.x, tile.y, tile.x + 1, tile.y + 1]], np.float32)
+        return Candidates(corner, np.ones(1, np.float32), np.zeros(1, np.int32))
+
+    def merge(self, width: int, height: int, parts: Sequence[Candidates]) -> Detections:
+        self.merged.append((width, height))
+        return Detections(*merge(parts))
 
 
 class FakeTracker:
@@ -245,6 +270,75 @@ def test_the_filter_decides_what_is_tracked() -> None:
     under_test.close()
     assert tracker.seen[0][0] is None
     assert len(result.detections) == 0
+
+
+class TestTiles:
+    HOW = TileSettings(columns=2, rows=2)
+
+    @staticmethod
+    def large(index: int, camera: str = "door") -> Frame:
+        return Frame(
+            FrameInfo(camera, index, 1000.0, index / 10, 64, 48),
+            np.full((48, 64, 3), index, np.uint8),
+        )
+
+    def test_the_tiles_of_a_frame_are_seen_side_by_side_and_merged_in_order(self) -> None:
+        detector, tracker = TileDetector(), FakeTracker()
+        under_test = backend(detector, {"door": tracker}, workers=4, tiles={"door": self.HOW})
+        under_test.submit([self.large(5)])
+        (result,) = collect(under_test)
+        under_test.close()
+        expected = [(t.x, t.y) for t in cut(64, 48, self.HOW)]
+        assert len(set(expected)) == 4
+        assert [tuple(box[:2]) for box in result.detections.boxes.tolist()] == expected
+        assert detector.merged == [(64, 48)]
+        assert len(tracker.seen) == 1
+
+    def test_other_cameras_are_seen_whole(self) -> None:
+        trackers = {"door": FakeTracker(), "gate": FakeTracker()}
+        under_test = backend(TileDetector(), trackers, workers=4, tiles={"door": self.HOW})
+        under_test.submit([self.large(1, "door"), self.large(2, "gate")])
+        door, gate = collect(under_test)
+        under_test.close()
+        assert len(door.detections) == 4
+        assert gate.detections.boxes[0, 2] == 2
+
+    def test_ignore_masks_come_after_the_merge(self) -> None:
+        seen: List[int] = []
+
+        def count(_info: FrameInfo, found: Detections) -> Detections:
+            seen.append(len(found))
+            return found
+
+        under_test = backend(TileDetector(), workers=4, tiles={"door": self.HOW}, ignore=count)
+        under_test.submit([self.large(0)])
+        collect(under_test)
+        under_test.close()
+        assert seen == [4]
+
+    def test_one_failed_tile_is_a_lost_frame_and_no_more(self) -> None:
+        detector, tracker = TileDetector(fails=[0]), FakeTracker()
+        detector.alone = True
+        under_test = backend(detector, {"door": tracker}, workers=1, tiles={"door": self.HOW})
+        under_test.submit([self.large(0)])
+        under_test.submit([self.large(1)])
+        with pytest.raises(EngineError, match="a tile failed"):
+            under_test.collect(WAIT)
+        assert collect(under_test)[0].info.index == 1
+        under_test.close()
+        assert len(tracker.seen) == 1
+
+    def test_merging_is_timed(self) -> None:
+        timed: List[str] = []
+        detector = TileDetector()
+        detector.alone = True
+        under_test = backend(
+            detector, tiles={"door": self.HOW}, timer=lambda stage, _seconds: timed.append(stage)
+        )
+        under_test.submit([self.large(0)])
+        collect(under_test)
+        under_test.close()
+        assert timed == ["post", "track"]
 
 
 def test_tracking_is_timed() -> None:

@@ -1,7 +1,9 @@
 """The detector as a whole, on tiny models and on the real one."""
 
 import os
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import cv2
@@ -12,12 +14,14 @@ from hypothesis import strategies as st
 from support import onnx_models
 from support.onnx_models import Box
 
-from edgecount.config import ModelSettings
+from edgecount.config import ModelSettings, TileSettings
 from edgecount.errors import ConfigError, EdgecountError, EngineError, ModelError
 from edgecount.infer import detector, nms
 from edgecount.infer.letterbox import Letterbox
 from edgecount.infer.onnxruntime import open_network
 from edgecount.infer.recipe import InputRecipe, Recipe
+from edgecount.infer.tiles import cut
+from edgecount.records import Detections
 
 COCO_CELLS = 3549
 
@@ -383,3 +387,113 @@ def keep(boxes: np.ndarray, scores: np.ndarray, iou: float) -> List[int]:
     )
     boxes[:] = np.clip(boxes, 0, limits)
     return kept.tolist()
+
+
+class TestTiles:
+    """Frames of 100×64 in two tiles of 64×64: the right one begins at 36 and they share 28."""
+
+    HOW = TileSettings(columns=2, rows=1, overlap=0.4375)
+    FRAME = np.full((64, 100, 3), 200, np.uint8)
+
+    def detect(self, left: Sequence[Box], right: Sequence[Box], **more: object) -> Detections:
+        """What becomes of boxes that the network sees in the tiles."""
+        outputs = [onnx_models.encode("yolov8", b, 64, 64, 1)[None] for b in (left, right)]
+        recipe = Recipe(
+            name="m",
+            file="m.onnx",
+            head="yolov8",
+            classes=["head"],
+            input=InputRecipe(width=64, height=64),
+            **more,
+        )
+        built = detector.OnnxDetector(
+            _Says(outputs), recipe, size=(64, 64), thresholds=detector.Thresholds(0.3, 0.6)
+        )
+        return built.detect_tiled(self.FRAME, self.HOW)
+
+    def test_boxes_are_those_of_the_frame(self) -> None:
+        found = self.detect([Box(8, 8, 20, 20, 0.7)], [Box(40, 16, 50, 30, 0.9)])
+        np.testing.assert_allclose(found.boxes, [[76, 16, 86, 30], [8, 8, 20, 20]], atol=1e-3)
+        np.testing.assert_allclose(found.scores, [0.9, 0.7], atol=1e-6)
+
+    def test_a_box_beyond_the_frame_is_clipped_to_it(self) -> None:
+        found = self.detect([Box(-6, 8, 10, 20)], [Box(54, 50, 70, 70)])
+        np.testing.assert_allclose(
+            sorted(found.boxes.tolist()), [[0, 8, 10, 20], [90, 50, 100, 64]], atol=1e-3
+        )
+
+    def test_a_head_that_both_tiles_see_is_one(self) -> None:
+        found = self.detect([Box(44, 8, 56, 20, 0.7)], [Box(9, 8, 21, 20, 0.8)])
+        np.testing.assert_allclose(found.boxes, [[45, 8, 57, 20]], atol=1e-3)
+        np.testing.assert_allclose(found.scores, [0.8], atol=1e-6)
+
+    def test_the_piece_that_an_inner_border_leaves_is_dropped_though_its_score_is_best(
+        self,
+    ) -> None:
+        # A head at 58 … 70; the left tile ends at 64, and IoU does not make the two one.
+        found = self.detect([Box(58, 8, 64, 20, 0.9)], [Box(22, 8, 34, 20, 0.6)])
+        np.testing.assert_allclose(found.boxes, [[58, 8, 70, 20]], atol=1e-3)
+
+    def test_a_head_that_the_frame_itself_cuts_stays(self) -> None:
+        found = self.detect([Box(0, 8, 6, 20)], [Box(58, 8, 64, 20)])
+        np.testing.assert_allclose(
+            sorted(found.boxes.tolist()), [[0, 8, 6, 20], [94, 8, 100, 20]], atol=1e-3
+        )
+
+    def test_scores_are_calibrated(self) -> None:
+        found = self.detect([Box(8, 8, 20, 20, 0.7)], [], temperature=0.5)
+        odds = (0.7 / 0.3) ** 2
+        np.testing.assert_allclose(found.scores, [odds / (1 + odds)], atol=1e-5)
+
+    def test_nothing_in_any_tile(self) -> None:
+        assert len(self.detect([], [])) == 0
+
+    def test_each_tile_is_the_networks_input_as_a_picture_of_its_own(self) -> None:
+        # The whole frame has another letterbox than the tiles, in the same buffer.
+        network, how = FakeNetwork(), self.HOW.model_copy(update={"whole": True})
+        recipe = Recipe(
+            name="m",
+            file="m.onnx",
+            head="yolox",
+            classes=["head"],
+            input=InputRecipe(width=64, height=64, mean=(1.0, 2.0, 3.0)),
+        )
+        built = detector.OnnxDetector(
+            network, recipe, size=(64, 64), thresholds=detector.Thresholds(0.3, 0.5)
+        )
+        for _ in range(2):
+            built.detect_tiled(self.FRAME, how)
+        parts = [tile.of(self.FRAME) for tile in cut(100, 64, how)]
+        expected = [built.network_input(part) for part in parts]
+        assert len(expected) == 3
+        np.testing.assert_array_equal(np.concatenate(network.fed), np.concatenate(expected * 2))
+
+    @settings(deadline=None, max_examples=25)
+    @given(st.integers(30, 700), st.integers(30, 380))
+    def test_a_head_is_found_once_wherever_it_is(self, x: int, y: int) -> None:
+        how = TileSettings(columns=2, rows=2, overlap=0.3)
+        picture = onnx_models.picture_with_spots([(x, y)], width=730, height=410)
+        found = self._spots().detect_tiled(picture, how)
+        centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+        np.testing.assert_allclose(centres, [(x, y)], atol=8)
+
+    @staticmethod
+    @lru_cache(maxsize=1)
+    def _spots() -> detector.OnnxDetector:
+        with TemporaryDirectory() as folder:
+            model = onnx_models.spot_model(Path(folder) / "spots.onnx", "yolox")
+            onnx_models.write_recipe(model, "yolox", width=416, height=416)
+            return build(model)[0]
+
+
+class _Says:
+    """A network that gives these outputs, in turn."""
+
+    input_shape: Tuple[object, ...] = (1, 3, 64, 64)
+    output_shape: Tuple[object, ...] = (1, 5, 84)
+
+    def __init__(self, outputs: Sequence[np.ndarray]) -> None:
+        self._outputs = iter(outputs)
+
+    def run(self, _batch: np.ndarray) -> np.ndarray:
+        return next(self._outputs)

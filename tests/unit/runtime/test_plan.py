@@ -3,7 +3,7 @@
 import pytest
 from support.onnx_models import spot_model, write_recipe
 
-from edgecount.config import Settings
+from edgecount.config import Settings, TileSettings
 from edgecount.errors import ConfigError
 from edgecount.runtime.overrides import settings_from
 from edgecount.runtime.plan import default_settings, model_keys, prepare
@@ -60,9 +60,20 @@ def test_heads_that_are_too_small_for_the_model_are_a_warning(tmp_path):
     recipe.write_text(recipe.read_text() + "smallest_head_px: 12\n")
     line = {"name": "l", "from": [0, 0.5], "to": [1, 0.5]}
     camera = {"name": "door", "source": "clip.avi", "lines": [line], "head_px": 8}
+    camera["picture"] = [416, 416]
     (warning,) = prepare(settings(onnx, cameras=[camera]), no_timer).warnings
     assert "8 px" in warning
     assert "12 px" in warning
+
+
+def test_the_tiles_of_a_camera_reach_the_backend(onnx):
+    cameras = [
+        {"name": "high", "source": "clip.avi", "tiles": "3x2"},
+        {"name": "door", "source": "clip.avi"},
+    ]
+    high, door = prepare(settings(onnx, cameras=cameras), no_timer).cameras
+    assert high.spec.tiles == TileSettings(columns=3, rows=2)
+    assert door.spec.tiles is None
 
 
 def test_without_lines_and_zones_there_is_a_warning(onnx):

@@ -13,6 +13,7 @@ cameras:
   - name: door
     source: usb:0
     capture: {kind: file, loop: true}
+    tiles: 2x2
     lines: [{name: entrance, from: [0.1, 0.6], to: [0.9, 0.6]}]
     zones: [{name: hall, polygon: [[0.2, 0.2], [0.8, 0.2], [0.8, 0.9]], max_occupancy: 40}]
 places: {shop: {in: [door.entrance]}}
@@ -43,6 +44,8 @@ def test_a_good_configuration_is_valid() -> None:
         (("cameras", 0, "capture", "looop"), True),
         (("cameras", 0, "capture", "kind"), "tape"),
         (("ledger", "commit_ms"), -1),
+        (("cameras", 0, "tiles"), "2by2"),
+        (("cameras", 0, "tiles"), {"columns": 2}),
         (("cameras", 0, "lines", 0, "to"), [2, 0]),
     ],
 )

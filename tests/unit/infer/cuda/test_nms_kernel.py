@@ -8,7 +8,7 @@ from support import nms_cases
 from support.cuda_emulator import emulator
 from support.nms_run import NmsRun, check
 
-from edgecount.config import Point
+from edgecount.config import Point, TileSettings
 from edgecount.errors import ModelError
 from edgecount.infer.cuda.postprocess import KERNELS
 from edgecount.infer.detector import Thresholds
@@ -45,6 +45,7 @@ def run_of(
     seed: int = 0,
     most: int = 1024,
     thresholds: Thresholds = THRESHOLDS,
+    tiles: bool = False,
 ) -> NmsRun:
     return NmsRun(
         device,
@@ -55,6 +56,7 @@ def run_of(
         thresholds=thresholds,
         masks=MASKS,
         most=most,
+        tiles=tiles,
         load=load,
     )
 
@@ -181,3 +183,72 @@ def test_an_unknown_head_names_those_that_are_known(device: emulator.Device) -> 
     recipe = nms_cases.recipe("yolox", SMALL).model_copy(update={"head": "detr"})
     with pytest.raises(ModelError, match=r"detr.*no CUDA decoder.*yolox"):
         run_of(device, recipe, SMALL, [np.zeros((10, 6), np.float32)])
+
+
+class TestTiles:
+    """Frames in tiles beside whole ones, against the detector's own tiles."""
+
+    FRAMES = (
+        ((640, 360), TileSettings(columns=2, rows=2, overlap=0.25)),
+        ((300, 200), None),
+        ((400, 300), TileSettings(columns=2, rows=1, overlap=0.3, whole=True)),
+    )
+    CAMERAS = (1, 1, 0)
+
+    @staticmethod
+    def outputs(recipe, size, heads, ties=False, seed=0):
+        random = np.random.default_rng(seed)
+        return [nms_cases.output(recipe, size, heads, random, ties=ties) for _ in range(8)]
+
+    def check_all(self, kernel, recipe, size, outputs, ulps):
+        kernel.describe_cut(size, self.FRAMES, self.CAMERAS)
+        found, at = kernel.results(), 0
+        for ((frame, how), camera), seen in zip(zip(self.FRAMES, self.CAMERAS), found):
+            mine = outputs[at : at + (1 if how is None else how.pictures)]
+            at += len(mine)
+            if how is None:
+                box = Letterbox.fit(*frame, *size)
+                wanted = nms_cases.expected(recipe, size, THRESHOLDS, mine[0], box, MASKS[camera])
+            else:
+                wanted = nms_cases.expected_in_tiles(
+                    recipe, size, THRESHOLDS, mine, frame, how, MASKS[camera]
+                )
+            check(seen, wanted, ulps)
+        assert [len(none) for none in found[len(self.FRAMES) :]] == [0] * 5
+        return found
+
+    @pytest.mark.parametrize("head", nms_cases.HEADS)
+    def test_each_head(self, device, head):
+        recipe = nms_cases.recipe(head, SMALL, temperature=0.7)
+        outputs = self.outputs(recipe, SMALL, 12)
+        kernel = run_of(device, recipe, SMALL, outputs, tiles=True)
+        found = self.check_all(kernel, recipe, SMALL, outputs, ULPS)
+        assert min(len(f) for f in found[:3]) > 3
+        kernel.close()
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_ties_go_by_tile_and_then_by_row_in_any_order_of_blocks(self, device, seed):
+        recipe = nms_cases.recipe("ltrb", SMALL, classes=3)
+        outputs = self.outputs(recipe, SMALL, 20, ties=True, seed=seed)
+        kernel = run_of(device, recipe, SMALL, outputs, seed=seed, tiles=True)
+        self.check_all(kernel, recipe, SMALL, outputs, ULPS)
+        kernel.close()
+
+    def test_more_candidates_than_fit(self, device):
+        recipe = nms_cases.recipe("yolov8", LARGE)
+        outputs = self.outputs(recipe, LARGE, 300)
+        kernel = run_of(device, recipe, LARGE, outputs, tiles=True)
+        self.check_all(kernel, recipe, LARGE, outputs, ULPS)
+        kernel.close()
+
+    def test_again_with_other_frames_nothing_is_left_of_the_last_ones(self, device):
+        recipe = nms_cases.recipe("yolox", SMALL)
+        outputs = self.outputs(recipe, SMALL, 12)
+        kernel = run_of(device, recipe, SMALL, outputs, tiles=True)
+        first = self.check_all(kernel, recipe, SMALL, outputs, ULPS)
+        kernel.describe_cut(SMALL, [((100, 80), None)] * 8, [0] * 8)
+        assert all(len(found) for found in kernel.results())
+        again = self.check_all(kernel, recipe, SMALL, outputs, ULPS)
+        for one, other in zip(first, again):
+            np.testing.assert_array_equal(one.boxes, other.boxes)
+        kernel.close()

@@ -7,6 +7,7 @@ import pytest
 from edgecount.config import CameraSettings
 from edgecount.errors import SourceError
 from edgecount.records import Frame, FrameInfo
+from edgecount.runtime.sight import Sight
 from edgecount.toolchain.doctor import cameras
 
 FRAME = Frame(FrameInfo("door", 0, 0.0, 0.0, 640, 480), np.zeros((480, 640, 3), np.uint8))
@@ -41,9 +42,9 @@ class FakeSource:
 def looked(monkeypatch):
     monkeypatch.setattr(cameras, "_LOOK_S", 0.2)
 
-    def look(source, **settings):
+    def look(source, sight=None, **settings):
         monkeypatch.setattr(cameras, "open_source", lambda *_: source)
-        return cameras.look(CameraSettings(name="door", source="gst:fake", **settings))
+        return cameras.look(CameraSettings(name="door", source="gst:fake", **settings), sight)
 
     return look
 
@@ -69,6 +70,21 @@ def test_a_lower_limit_is_what_is_wanted(looked):
 
 def test_a_file_has_no_rate_to_hold(looked):
     assert looked(FakeSource(fps=15, live=False), fps=25).state == "ok"
+
+
+@pytest.mark.parametrize(("head", "state"), [(20, "ok"), (10, "warn"), (None, "ok")])
+def test_heads_are_judged_by_the_size_that_the_camera_sends(looked, head, state):
+    sight = Sight("head-n", (416, 416), 12.0, 32)
+    finding = looked(FakeSource(), sight, fps=25, head_px=head)
+    assert finding.state == state
+    assert ("6.5 px" in finding.detail) == (state == "warn")  # 10 × 416 / 640
+
+
+def test_small_heads_do_not_hide_that_a_camera_is_slow(looked):
+    sight = Sight("head-n", (416, 416), 12.0, 32)
+    finding = looked(FakeSource(fps=10), sight, fps=25, head_px=10)
+    assert "25 are wanted" in finding.detail
+    assert "6.5 px" in finding.detail
 
 
 def test_errors_and_silence_fail(looked):

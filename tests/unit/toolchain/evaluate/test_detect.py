@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from click.testing import CliRunner
 pytest.importorskip("pycocotools")
 
 from edgecount.cli.eval.detect import command
+from edgecount.config import TileSettings
 from edgecount.errors import DatasetError
 from edgecount.toolchain.evaluate.detect import evaluate, match
 from edgecount.toolchain.yolo_files import find_pairs, read_labels
@@ -38,6 +40,41 @@ def test_the_command_prints_json():
     )
     assert result.exit_code == 0
     assert '"ap50_95"' in result.output
+
+
+def test_tiles_of_pictures_make_their_heads_larger_for_the_network():
+    tiles = TileSettings(columns=2, rows=2, whole=True)
+    plain, tiled = evaluate("head-n", PICTURES), evaluate("head-n", PICTURES, tiles=tiles)
+    assert tiled.boxes == plain.boxes
+    assert tiled.tiles == {"columns": 2, "rows": 2, "overlap": 0.2, "whole": True}
+    assert max(row.high for row in tiled.by_size if row.boxes) >= max(
+        row.high for row in plain.by_size if row.boxes
+    )
+    assert tiled.by_size[0].low > plain.by_size[0].low
+    assert tiled.recall >= plain.recall - 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--tiles", "2by2"], "e.g. 2x2"),
+        (["--tiles", "9x9"], "2 to 16"),
+        (["--overlap", "0.3"], "--tiles"),
+        (["--whole"], "--tiles"),
+        (["--tiles", "2x2", "--overlap", "0.7"], "0.5"),
+    ],
+)
+def test_wrong_tiles_are_refused_with_a_reason(options, told):
+    result = CliRunner().invoke(command, ["--model", "head-n", "--data", str(PICTURES), *options])
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+def test_tiles_are_taken_from_the_command_line():
+    options = ["--tiles", "2x1", "--overlap", "0.3", "--whole", "--imgsz", "320", "--json"]
+    result = CliRunner().invoke(command, ["--model", "head-n", "--data", str(PICTURES), *options])
+    found = json.loads(result.output)["tiles"]
+    assert found == {"columns": 2, "rows": 1, "overlap": 0.3, "whole": True}
 
 
 def test_a_true_box_is_found_once_and_by_enough_overlap():
