@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Iterable, Optional
 
 import click
 
-from edgecount.cli._options import json_option
+from edgecount.cli._options import folder_option, json_option
 
 if TYPE_CHECKING:
     from edgecount.records import UInt8Array
@@ -22,10 +22,8 @@ _MADE_UP = 4
 @click.command()
 @click.argument("reference", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("other")
-@click.option(
-    "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of pictures to feed, a calibration set for example; else made-up ones.",
+@folder_option(
+    "--images", "Folder of pictures to feed, a calibration set for example; else made-up ones."
 )
 @click.option(
     "--limit", type=click.IntRange(1), default=16, show_default=True, help="Most pictures."
