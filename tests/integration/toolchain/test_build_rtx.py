@@ -18,7 +18,7 @@ from support import conv_models, onnx_models
 
 from edgecount.cli.main import cli
 from edgecount.errors import ConfigError, EdgecountError, EngineError, ModelError
-from edgecount.infer.tensorrt import device, versions
+from edgecount.infer.tensorrt import device, loader, versions
 from edgecount.infer.tensorrt.cache import EngineCache
 from edgecount.infer.tensorrt.profile import parse
 from edgecount.toolchain.build.builder import build
@@ -240,6 +240,11 @@ def test_the_engine_cannot_be_opened_without_a_gpu_of_its_kind(make, yolov8, trt
     built = make(yolov8, precision="fp16")
     assert built.entry.manifest.layers_of == "network"
     assert any("no GPU here" in note for note in built.notes)
+    with pytest.raises(EngineError) as caught:
+        loader.load(built.entry.engine, trt)
+    told = str(caught.value)
+    assert "no NVIDIA GPU here, or its driver is too old for TensorRT-RTX" in told
+    assert "checkMacros" not in told
 
 
 def test_the_commands(yolov8, tmp_path, monkeypatch) -> None:
@@ -256,6 +261,10 @@ def test_the_commands(yolov8, tmp_path, monkeypatch) -> None:
     assert "people" in runner.invoke(cli, ["model", "list"]).stdout
     refused = runner.invoke(cli, ["model", "rollback", "people"])
     assert isinstance(refused.exception, EdgecountError)
+    if device.look().capability is None:
+        no_dla = runner.invoke(cli, ["build", str(yolov8), "--precision", "fp16", "--dla"])
+        assert isinstance(no_dla.exception, ConfigError)
+        assert "this device has no DLA: build without --dla" in str(no_dla.exception)
 
 
 def test_only_the_casts_at_the_ends_of_an_fp16_network_are_float(make, yolov8) -> None:
