@@ -10,18 +10,19 @@ from onnx import TensorProto, helper, numpy_helper
 _CHANNELS = 8
 
 
-def yolov8_like(path: Path, *, classes: int = 2, opset: int = 13) -> Path:
+def yolov8_like(path: Path, *, classes: int = 2, opset: int = 13, relu: bool = False) -> Path:
     """Write a detector in YOLOv8's layout, (B, 4 + C, cells), with B, H and W open.
 
-    Strided convolutions with SiLU down to three levels, a 1×1 convolution on each, boxes by
-    exp, scores by sigmoid: what a real export is made of, with random weights.
+    Strided convolutions with SiLU (or Relu) down to three levels, a 1×1 convolution on each,
+    boxes by exp, scores by sigmoid: what a real export is made of, with random weights.
     """
     graph = _Graph()
     level = "images"
     planes = 3
     levels = []
     for stage in range(5):
-        level = graph.silu(graph.conv(f"backbone.{stage}", level, planes, _CHANNELS, stride=2))
+        level = graph.conv(f"backbone.{stage}", level, planes, _CHANNELS, stride=2)
+        level = graph.node("Relu", [level]) if relu else graph.silu(level)
         planes = _CHANNELS
         if stage >= 2:
             levels.append(level)
