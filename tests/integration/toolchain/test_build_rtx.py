@@ -81,6 +81,19 @@ def test_the_shipped_detector_builds(make, tmp_path, precision) -> None:
     assert built.entry.manifest.precisions()[precision] > 100
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_fixed_yolox_of_opset_11_is_upgraded_and_builds(make, tmp_path, precision) -> None:
+    model = conv_models.yolox_like(tmp_path / "yolox.onnx")
+    built = make(model, precision=precision)
+    manifest = built.entry.manifest
+    assert "yolox.onnx is of opset 11: upgraded to 13 first" in built.notes
+    assert manifest.key.profile.text == "1x3x416x416"
+    assert manifest.precisions()[precision] > 30
+    assert {"resize", "pooling"} <= {layer.kind for layer in manifest.layers}
+    with pytest.raises(ConfigError, match="height is fixed at 416"):
+        make(model, precision=precision, shapes=(None, parse("1x3x640x640"), None))
+
+
 def test_yolox_nano_is_upgraded_and_builds(make) -> None:
     model = os.environ.get("EDGECOUNT_TEST_MODEL")
     if not model:
