@@ -88,15 +88,18 @@ def _deserialise(
         messages.add(0, str(error))
         engine = None
     if engine is None:
-        raise EngineError(_refusal(trt, file.path, messages.take()))
+        raise EngineError(_refusal(trt, file.path, messages))
     engine.error_recorder = recorder
     return engine, (runtime, recorder, logger)
 
 
-def _refusal(trt: TensorRt, path: Path, told: str) -> str:
+def _refusal(trt: TensorRt, path: Path, messages: journal.Journal) -> str:
     label = trt.version.label
     start = f"{label} cannot load the engine {path}: "
-    if any(sign in told for sign in _NO_DRIVER):
+    # Of several errors the first is the cause.
+    first = next((text for _, text in messages.entries()), "")
+    told = messages.take()
+    if any(sign in first for sign in _NO_DRIVER):
         return f"{start}there is no NVIDIA GPU here, or its driver is too old for {label}"
     return (
         f"{start}{told}. An engine runs on the TensorRT version and kind of GPU that it was built "
