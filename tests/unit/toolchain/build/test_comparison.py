@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from support import conv_models, onnx_models
 
 from edgecount.cli.main import cli
-from edgecount.errors import ConfigError, EngineError, ModelError
+from edgecount.errors import ConfigError, ModelError
 from edgecount.infer import recipe as recipes
 from edgecount.infer.onnxruntime import open_network
 from edgecount.records import Detections
-from edgecount.toolchain.build import comparison, polygraphy
+from edgecount.toolchain.build import comparison
 from edgecount.toolchain.build.comparison import compare, made_up_pictures
 from edgecount.toolchain.quantize import graph as graphs
 from edgecount.toolchain.quantize.equalize import equalise
@@ -150,17 +150,3 @@ def test_the_command(model) -> None:
     result = CliRunner().invoke(cli, ["compare", str(model), str(model), "--limit", "1"])
     assert "1 pictures" in result.stdout
     assert "0 only in the reference, 0 only in the other" in result.stdout
-
-
-def test_polygraphys_command() -> None:
-    command = polygraphy.command(
-        Path("m.onnx"), "images", (1, 3, 416, 416), "int8", lambda name: f"/bin/{name}"
-    )
-    assert command == [
-        "/bin/polygraphy", "run", "m.onnx", "--trt", "--onnxrt", "--trt-outputs", "mark", "all",
-        "--onnx-outputs", "mark", "all", "--fp16", "--int8",
-        "--input-shapes", "images:[1,3,416,416]",
-    ]  # fmt: skip
-    assert "--input-shapes" not in polygraphy.command(Path("m"), "x", None, "fp32", str)
-    with pytest.raises(EngineError, match="pip install polygraphy"):
-        polygraphy.command(Path("m.onnx"), "images", None, "fp16", lambda _name: None)
