@@ -93,3 +93,11 @@ def test_a_slot_that_is_not_there_is_told_with_those_that_are(cache) -> None:
     publish(cache)
     with pytest.raises(ConfigError, match="no slot 'fp16': there is int8-1x3x416x416"):
         raise run("rollback", "head-n", "--slot", "fp16").exception
+
+
+def test_a_path_or_a_pattern_is_no_models_name(cache) -> None:
+    publish(cache)
+    for name in ("/head-n", "*", "head-*"):
+        assert json.loads(run("list", name, "--json").stdout) == []
+        with pytest.raises(ConfigError, match="no engine of"):
+            raise run("rollback", name).exception
