@@ -21,7 +21,7 @@ from edgecount.capture._clock import Clock
 from edgecount.capture._decimate import Decimator
 from edgecount.capture._environment import prepare_opencv
 from edgecount.capture._live import decoder_threads, plausible_fps
-from edgecount.config import Strict
+from edgecount.capture._playback import FILE_SCHEME, Playback, path_of
 from edgecount.errors import SourceError
 from edgecount.records import Frame, FrameInfo, UInt8Array
 
@@ -34,16 +34,9 @@ _FALLBACK_FPS = 25.0
 _MISSING_ALLOWED = 0.02
 
 
-class Options(Strict):
+class Options(Playback):
     """Options of a file source."""
 
-    realtime: bool = Field(
-        False, description="Deliver frames at the clip's own rate instead of as fast as possible."
-    )
-    loop: bool = Field(False, description="Start again at the end, for ever.")
-    fps: Optional[Annotated[float, Field(gt=0.0, le=1000.0)]] = Field(
-        None, description="Frames per second, where the file's header is wrong or has none."
-    )
     start: Optional[float] = Field(
         None,
         description="Wall-clock time of the first frame, UTC seconds since 1970; else now.",
@@ -55,7 +48,7 @@ class Options(Strict):
 
 def claims(source: str) -> bool:
     """Everything that is a path: no scheme but ``file://``, no other kind's prefix."""
-    if source.startswith("file://"):
+    if source.startswith(FILE_SCHEME):
         return True
     return "://" not in source and not source.startswith(_OTHER_KINDS)
 
@@ -96,7 +89,7 @@ class FileSource:
         self.label = source
         self.fps: Optional[float] = options.fps
         self._camera = camera
-        self._path = source[len("file://") :] if source.startswith("file://") else source
+        self._path = path_of(source)
         self._options = options
         self._clock = clock
         self._decimator = Decimator(max_fps)

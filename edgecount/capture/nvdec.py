@@ -22,28 +22,20 @@ from edgecount.capture._clock import Clock
 from edgecount.capture._decimate import Decimator
 from edgecount.capture._guard import GuardedCapture
 from edgecount.capture._live import plausible_fps
-from edgecount.config import Strict
+from edgecount.capture._playback import FILE_SCHEME, Playback, path_of
 from edgecount.errors import SourceError
 from edgecount.records import DeviceFrame, FrameInfo, Surface, UInt8Array
 from edgecount.redact import mask_url
 
 _MODULE = "PyNvVideoCodec"
-_FILE = "file://"
 _DRIVER = "libcuda.so.1"
 _USUAL_FPS = 25.0
 
 
-class Options(Strict):
+class Options(Playback):
     """Options of an NVDEC source."""
 
     device: Annotated[int, Field(ge=0, le=63)] = Field(0, description="Number of the GPU.")
-    realtime: bool = Field(
-        False, description="Deliver a file's frames at its own rate instead of as fast as possible."
-    )
-    loop: bool = Field(False, description="Start a file again at its end, for ever.")
-    fps: Optional[Annotated[float, Field(gt=0.0, le=1000.0)]] = Field(
-        None, description="Frames per second, where the stream does not say or is wrong."
-    )
     open_timeout_s: Annotated[float, Field(gt=0.0, le=60.0)] = Field(
         5.0, description="How long a stream may take to connect, seconds."
     )
@@ -82,10 +74,10 @@ class NvdecSource:
         max_fps: Optional[float] = None,
     ) -> None:
         self.label = mask_url(source)
-        self.live = "://" in source and not source.startswith(_FILE)
+        self.live = "://" in source and not source.startswith(FILE_SCHEME)
         self.fps: Optional[float] = options.fps
         self._camera = camera
-        self._source = source[len(_FILE) :] if source.startswith(_FILE) else source
+        self._source = path_of(source)
         self._options = options
         self._clock = clock
         self._decimator = Decimator(max_fps)

@@ -5,20 +5,12 @@ from typing import Optional
 
 import click
 
+from edgecount.cli._options import fp32_model_option, images_option, imgsz_option
+
 
 @click.command()
-@click.option(
-    "--model",
-    required=True,
-    metavar="ONNX|NAME",
-    help="FP32 ONNX file, model folder or shipped model.",
-)
-@click.option(
-    "--images",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Calibration set (edgecount calibrate-set), or any folder of pictures.",
-)
+@fp32_model_option()
+@images_option(required=True)
 @click.option(
     "--out",
     required=True,
@@ -32,7 +24,7 @@ import click
     type=click.FloatRange(0.0, 100.0, min_open=True),
     help="Per cent of values kept, with --method percentile.",
 )
-@click.option("--imgsz", type=click.IntRange(32), help="Side of the network's input.")
+@imgsz_option()
 @click.option(
     "--batch", default=1, show_default=True, type=click.IntRange(1), help="Pictures in one call."
 )

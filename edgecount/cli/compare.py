@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Iterable, Optional
 
 import click
 
-from edgecount.cli._options import json_option
+from edgecount.cli._options import folder_option, json_option
 
 if TYPE_CHECKING:
     from edgecount.records import UInt8Array
@@ -22,16 +22,16 @@ _MADE_UP = 4
 @click.command()
 @click.argument("reference", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("other")
-@click.option(
-    "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of pictures to feed, a calibration set for example; else made-up ones.",
+@folder_option(
+    "--images", "Folder of pictures to feed, a calibration set for example; else made-up ones."
 )
 @click.option(
     "--limit", type=click.IntRange(1), default=16, show_default=True, help="Most pictures."
 )
 @click.option(
-    "--polygraphy", is_flag=True, help="Let Polygraphy compare TensorRT's layers of OTHER, too."
+    "--polygraphy",
+    is_flag=True,
+    help="Let Polygraphy compare every layer of the ONNX file OTHER in TensorRT, too.",
 )
 @json_option()
 def command(
@@ -61,7 +61,10 @@ def command(
     else:
         _show(found)
     if polygraphy:
-        _run_polygraphy(path)
+        from edgecount.infer.tensorrt import versions
+        from edgecount.toolchain.build.polygraphy import run
+
+        sys.exit(run(path, _pictures(images, limit), versions.find()))
 
 
 def _pictures(folder: Optional[Path], limit: int) -> "Iterable[UInt8Array]":
@@ -73,25 +76,6 @@ def _pictures(folder: Optional[Path], limit: int) -> "Iterable[UInt8Array]":
     from edgecount.toolchain.quantize.calibration_set.images import CalibrationImages
 
     return itertools.islice(CalibrationImages(folder, limit), limit)
-
-
-def _run_polygraphy(model: Path) -> None:
-    import subprocess
-
-    from edgecount.toolchain.build import onnx_file
-    from edgecount.toolchain.build.polygraphy import command as polygraphy_command
-
-    file = onnx_file.read(model)
-    axes = file.input_shape
-    dynamic = not all(isinstance(axis, int) for axis in axes)
-    sides = [axis if isinstance(axis, int) else 416 for axis in axes[2:]]
-    arguments = polygraphy_command(
-        model,
-        file.model.graph.input[0].name,
-        (1, 3, sides[0], sides[1]) if dynamic else None,
-        "int8" if file.quantised else "fp16",
-    )
-    sys.exit(subprocess.call(arguments))  # noqa: S603 - a program of the user's own environment
 
 
 def _show(found: "Comparison") -> None:

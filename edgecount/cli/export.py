@@ -4,14 +4,11 @@ from pathlib import Path
 
 import click
 
+from edgecount.cli._options import checkpoint_option
+
 
 @click.command()
-@click.option(
-    "--checkpoint",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="checkpoint.pt of a training.",
-)
+@checkpoint_option()
 @click.option(
     "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="ONNX file."
 )

@@ -3,11 +3,14 @@
 import json
 import os
 import sys
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 import click
 
 from edgecount.cli._options import json_option
+
+if TYPE_CHECKING:
+    from edgecount.infer.tensorrt.cache import Slot
 
 
 @click.group()
@@ -47,7 +50,7 @@ def list_(model: Optional[str], as_json: bool) -> None:
 
 @command.command()
 @click.argument("model")
-@click.option("--slot", help="Which, where the model has several, e.g. int8-1x3x416x416.")
+@click.option("--slot", help="Which, where several have one before, e.g. int8-1x3x416x416.")
 def rollback(model: str, slot: Optional[str]) -> None:
     """Go back to the engine of MODEL that was in use before the current one.
 
@@ -59,20 +62,41 @@ def rollback(model: str, slot: Optional[str]) -> None:
 
     cache = EngineCache(cache_folder(os.environ))
     slots = cache.slots(model)
-    names = ", ".join(s.name for s in slots)
     if not slots:
         raise ConfigError(f"no engine of {model!r} is built in {cache.folder}")
-    chosen = [s for s in slots if slot in (None, s.name)]
-    if len(chosen) != 1:
-        raise ConfigError(f"name one of {model}'s engines with --slot: {names}")
-    key = chosen[0].rollback().manifest.key
+    chosen = _named(slots, slot) if slot else _only_one_with_a_previous(slots)
+    key = chosen.rollback().manifest.key
     click.echo(
-        f"{model} {chosen[0].name} is now the engine built with {key.version.label} from the ONNX "
+        f"{model} {chosen.name} is now the engine built with {key.version.label} from the ONNX "
         f"file {key.model_sha256[:12]}; restart the service to load it"
     )
 
 
-def _rows(slot: Any) -> List[Dict[str, Any]]:
+def _named(slots: "Sequence[Slot]", name: str) -> "Slot":
+    from edgecount.errors import ConfigError
+
+    for slot in slots:
+        if slot.name == name:
+            return slot
+    raise ConfigError(
+        f"{slots[0].model} has no slot {name!r}: there is {', '.join(s.name for s in slots)}"
+    )
+
+
+def _only_one_with_a_previous(slots: "Sequence[Slot]") -> "Slot":
+    from edgecount.errors import ConfigError
+
+    model = slots[0].model
+    able = [slot for slot in slots if slot.entry(slot.index().previous) is not None]
+    if not able:
+        raise ConfigError(f"no engine of {model!r} has one before it to go back to")
+    if len(able) > 1:
+        names = ", ".join(slot.name for slot in able)
+        raise ConfigError(f"name one of {model}'s engines with --slot: {names}")
+    return able[0]
+
+
+def _rows(slot: "Slot") -> List[Dict[str, Any]]:
     index = slot.index()
     rows = []
     for state, digest in (("current", index.current), ("previous", index.previous)):

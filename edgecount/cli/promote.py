@@ -5,16 +5,12 @@ from typing import Optional
 
 import click
 
+from edgecount.cli._options import file_option, fp32_model_option
+
 
 @click.command()
-@click.option(
-    "--model", required=True, metavar="ONNX|NAME", help="FP32 ONNX file, folder or shipped model."
-)
-@click.option(
-    "--report",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="report.json of edgecount report.",
-)
+@fp32_model_option()
+@file_option("--report", "report.json of edgecount report.")
 @click.option(
     "--variant",
     default="int8-tuned",

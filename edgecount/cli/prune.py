@@ -5,31 +5,26 @@ from typing import Dict, Optional, Tuple
 
 import click
 
+from edgecount.cli._options import (
+    checkpoint_option,
+    data_option,
+    out_folder_option,
+    resume_option,
+    split_option,
+    train_device_option,
+)
+
 
 @click.command()
-@click.option(
-    "--checkpoint",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="checkpoint.pt of a training.",
-)
+@checkpoint_option()
 @click.option("--ratio", default=0.3, show_default=True, type=click.FloatRange(0.05, 0.9))
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder in YOLO format to fine-tune on.",
-)
-@click.option("--split", "splits", multiple=True, help="Split folder to learn from (repeatable).")
+@data_option("Folder in YOLO format to fine-tune on.")
+@split_option("Split folder to learn from (repeatable).")
 @click.option("--val", multiple=True, help="Split folder to measure on (repeatable).")
-@click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Output folder."
-)
+@out_folder_option()
 @click.option("--epochs", default=20, show_default=True, type=click.IntRange(1))
-@click.option(
-    "--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is one."
-)
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+@train_device_option()
+@resume_option()
 def command(
     checkpoint: Path,
     ratio: float,

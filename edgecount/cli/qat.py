@@ -6,38 +6,34 @@ from typing import TYPE_CHECKING, Dict, Optional, Tuple
 
 import click
 
+from edgecount.cli._options import (
+    data_option,
+    file_option,
+    folder_option,
+    fp32_model_option,
+    out_folder_option,
+    resume_option,
+    split_option,
+    train_device_option,
+)
+
 if TYPE_CHECKING:
     from edgecount.toolchain.train.qat import QatResult
 
 
 @click.command()
-@click.option(
-    "--model", required=True, metavar="ONNX|NAME", help="FP32 ONNX file, or a shipped model."
+@fp32_model_option()
+@folder_option(
+    "--images", "Calibration set: channels are evened out and the file is calibrated first."
 )
-@click.option(
-    "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Calibration set: channels are evened out and the file is calibrated first.",
-)
-@click.option(
-    "--table",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Instead, a calibration table of that very file (edgecount calibrate).",
-)
+@file_option("--table", "Instead, a calibration table of that very file (edgecount calibrate).")
 @click.option(
     "--recipe", required=True, help="The training recipe's name, or a YAML file: its qat section."
 )
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder in YOLO format.",
-)
-@click.option("--split", "splits", multiple=True, help="Split folder to learn from (repeatable).")
+@data_option()
+@split_option("Split folder to learn from (repeatable).")
 @click.option("--val", multiple=True, help="Split folder to validate on (repeatable).")
-@click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Output folder."
-)
+@out_folder_option()
 @click.option(
     "--preset",
     default="int8",
@@ -46,11 +42,9 @@ if TYPE_CHECKING:
 )
 @click.option("--fp16", multiple=True, metavar="PATTERN", help="Layers in FP16, besides.")
 @click.option("--fp32", multiple=True, metavar="PATTERN", help="Layers in FP32, besides.")
-@click.option(
-    "--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is one."
-)
+@train_device_option()
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+@resume_option()
 def command(
     model: str,
     images: Optional[Path],

@@ -6,30 +6,26 @@ from typing import TYPE_CHECKING, Optional, Tuple
 
 import click
 
-from edgecount.cli._options import json_option
+from edgecount.cli._options import (
+    data_option,
+    fp32_model_option,
+    images_option,
+    json_option,
+    split_option,
+    truth_option,
+)
 
 if TYPE_CHECKING:
     from edgecount.toolchain.quantize.tune import Tuned
 
 
 @click.command()
-@click.option(
-    "--model",
-    required=True,
-    metavar="ONNX|NAME",
-    help="FP32 ONNX file, model folder or shipped model.",
+@fp32_model_option()
+@images_option()
+@data_option(
+    "Labelled pictures in YOLO format, for the loss; not those of --images.", required=False
 )
-@click.option(
-    "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Calibration set (edgecount calibrate-set), or any folder of pictures.",
-)
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Labelled pictures in YOLO format, for the loss; not those of --images.",
-)
-@click.option("--split", "splits", multiple=True, help="Split folder of --data (repeatable).")
+@split_option()
 @click.option(
     "--out",
     required=True,
@@ -77,11 +73,7 @@ if TYPE_CHECKING:
     metavar="CLIP",
     help="Clip whose crossings are known: what INT8 does to counts is part of the budget, too.",
 )
-@click.option(
-    "--truth",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="True crossings of that clip (edgecount eval make-truth).",
-)
+@truth_option()
 @click.option("--limit", type=click.IntRange(1), help="Use the first so many of --images only.")
 @click.option(
     "--symmetric",

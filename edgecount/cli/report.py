@@ -6,42 +6,33 @@ from typing import Any, Dict, Optional, Tuple
 
 import click
 
+from edgecount.cli._options import (
+    data_option,
+    file_option,
+    folder_option,
+    fp32_model_option,
+    imgsz_option,
+    out_folder_option,
+    split_option,
+    threads_option,
+    truth_option,
+)
+
 
 @click.command()
-@click.option(
-    "--model", required=True, metavar="ONNX|NAME", help="FP32 ONNX file, folder or shipped model."
-)
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Labelled pictures in YOLO format to measure on.",
-)
-@click.option("--split", "splits", multiple=True, help="Split folder to use (repeatable).")
-@click.option(
-    "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Calibration images (edgecount calibrate-set). Default: some of --data.",
-)
+@fp32_model_option()
+@data_option("Labelled pictures in YOLO format to measure on.")
+@split_option()
+@folder_option("--images", "Calibration images (edgecount calibrate-set). Default: some of --data.")
 @click.option("--video", help="A clip to count in.")
-@click.option(
-    "--truth",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="True crossings of that clip (edgecount eval make-truth).",
+@truth_option()
+@file_option(
+    "--tuned", "Tuned INT8 file. Default: MODEL.int8.onnx beside the model, else made here."
 )
-@click.option(
-    "--tuned",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Tuned INT8 file. Default: MODEL.int8.onnx beside the model, else made here.",
+@file_option(
+    "--qat", "File of edgecount qat. Default: MODEL.qat.onnx beside the model, else left out."
 )
-@click.option(
-    "--qat",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File of edgecount qat. Default: MODEL.qat.onnx beside the model, else left out.",
-)
-@click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Output folder."
-)
+@out_folder_option()
 @click.option(
     "--backend",
     type=click.Choice(["cpu", "cuda", "tensorrt"]),
@@ -49,8 +40,8 @@ import click
     show_default=True,
     help="What runs the networks.",
 )
-@click.option("--imgsz", type=click.IntRange(32), help="Side of the network's input.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
+@imgsz_option()
+@threads_option()
 @click.option(
     "--turns",
     default=20,

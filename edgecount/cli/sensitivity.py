@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Optional, Tuple
 
 import click
 
-from edgecount.cli._options import json_option
+from edgecount.cli._options import (
+    data_option,
+    file_option,
+    fp32_model_option,
+    json_option,
+    split_option,
+)
 
 if TYPE_CHECKING:
     from edgecount.toolchain.quantize.sensitivity import Sensitivity
@@ -16,25 +22,10 @@ _EVERY = 10
 
 
 @click.command()
-@click.option(
-    "--model",
-    required=True,
-    metavar="ONNX|NAME",
-    help="FP32 ONNX file, model folder or shipped model.",
-)
-@click.option(
-    "--table",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Calibration table (edgecount calibrate).",
-)
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Labelled pictures in YOLO format.",
-)
-@click.option("--split", "splits", multiple=True, help="Split folder to use (repeatable).")
+@fp32_model_option()
+@file_option("--table", "Calibration table (edgecount calibrate).", required=True)
+@data_option()
+@split_option()
 @click.option(
     "--count", type=click.IntRange(1), default=32, show_default=True, help="Pictures to judge by."
 )

@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING, Optional, Tuple
 
 import click
 
-from edgecount.cli._options import json_option
+from edgecount.cli._options import (
+    data_option,
+    imgsz_option,
+    json_option,
+    model_option,
+    split_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from edgecount.toolchain.quantize.temperature import TemperatureReport
 
 
 @click.command()
-@click.option(
-    "--model", required=True, metavar="ONNX|NAME", help="ONNX file, model folder or shipped model."
-)
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder in YOLO format that the model was not trained on.",
-)
-@click.option("--split", "splits", multiple=True, help="Split folder to use (repeatable).")
-@click.option("--imgsz", type=click.IntRange(32), help="Side of the network's input.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
+@model_option(required=True)
+@data_option("Folder in YOLO format that the model was not trained on.")
+@split_option()
+@imgsz_option()
+@threads_option()
 @click.option(
     "--write",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -5,31 +5,27 @@ from typing import Optional, Tuple
 
 import click
 
+from edgecount.cli._options import (
+    data_option,
+    file_option,
+    out_folder_option,
+    resume_option,
+    split_option,
+    train_device_option,
+)
+
 
 @click.command()
 @click.option("--recipe", required=True, help="A shipped recipe's name, or a YAML file.")
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder in YOLO format.",
-)
-@click.option("--split", "splits", multiple=True, help="Split folder to learn from (repeatable).")
+@data_option()
+@split_option("Split folder to learn from (repeatable).")
 @click.option("--val", multiple=True, help="Split folder to validate on (repeatable).")
-@click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Output folder."
-)
+@out_folder_option()
 @click.option("--init", type=click.Path(path_type=Path), help="YOLOX-nano ONNX file to start from.")
-@click.option(
-    "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="checkpoint.pt of another run of the same network to start from.",
-)
-@click.option(
-    "--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is one."
-)
+@file_option("--weights", "checkpoint.pt of another run of the same network to start from.")
+@train_device_option()
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+@resume_option()
 def command(
     recipe: str,
     data: Path,

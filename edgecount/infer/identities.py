@@ -14,11 +14,26 @@ _PATIENCE_S = 1.0
 
 
 class Seen(NamedTuple):
-    """A track as it was last seen."""
+    """A track as it was last seen.
+
+    Attributes:
+        box: (4,) x1, y1, x2, y2 in pixels.
+        label: Its class.
+        confirmed: Whether it was confirmed.
+        time: Stream time, seconds.
+        speed: (4,) what is added to the box in a second, pixels.
+    """
 
     box: Float32Array
     label: int
     confirmed: bool
+    time: float
+    speed: Float32Array
+
+    def at(self, time: float) -> Float32Array:
+        """Where the box is at ``time`` if it goes on as it went, a second ahead at most."""
+        moved: Float32Array = self.box + self.speed * min(max(time - self.time, 0.0), _PATIENCE_S)
+        return moved
 
 
 class Alive:
@@ -28,12 +43,13 @@ class Alive:
         self.tracks: Dict[int, Seen] = {}
         self.next_id = 1
 
-    def update(self, tracks: Tracks) -> None:
-        """Take a frame's tracks."""
+    def update(self, tracks: Tracks, time: float = 0.0) -> None:
+        """Take a frame's tracks at stream time ``time``, seconds."""
         numbers = tracks.ids.tolist()
         labels, confirmed = tracks.classes.tolist(), tracks.confirmed.tolist()
         for number, box, label, sure in zip(numbers, tracks.boxes, labels, confirmed):
-            self.tracks[number] = Seen(box, label, sure)
+            speed = _speed(self.tracks.get(number), box, time)
+            self.tracks[number] = Seen(box, label, sure, time, speed)
         for number in tracks.ended.tolist():
             self.tracks.pop(number, None)
         self.next_id = max(self.next_id, max(numbers, default=0) + 1)
@@ -42,9 +58,10 @@ class Alive:
 class Identities:
     """Translates one camera's tracks of a new tracker into the ids in use.
 
-    Within the first second each new track that overlaps one of the old tracker's last boxes
-    (same class, best overlap first) goes on under its id, and is confirmed if it was. Others
-    get ids that were never used. Old tracks that are not found again end then.
+    Within the first second each new track that overlaps one of the old tracker's last boxes,
+    or where that would be by now (same class, best overlap first), goes on under its id, and
+    is confirmed if it was. Others get ids that were never used. Old tracks that are not found
+    again end then. The new tracker itself learns speeds anew.
     """
 
     def __init__(self, alive: Alive) -> None:
@@ -58,7 +75,7 @@ class Identities:
     def translate(self, tracks: Tracks, time: float) -> Tracks:
         """The tracks of a frame at stream time ``time`` under the ids in use, by rising id."""
         self._began = time if self._began is None else self._began
-        self._adopt(tracks)
+        self._adopt(tracks, time)
         for new in tracks.ids.tolist():
             if new not in self._ids:
                 self._ids[new] = self._next_id
@@ -76,12 +93,12 @@ class Identities:
             np.array(ended, np.int64),
         )
 
-    def _adopt(self, tracks: Tracks) -> None:
+    def _adopt(self, tracks: Tracks, time: float) -> None:
         """Give new tracks the ids of the orphans that they overlap."""
         fresh = [i for i, new in enumerate(tracks.ids.tolist()) if new not in self._ids]
         if not self._orphans or not fresh:
             return
-        for row, old in self._pairs(tracks, fresh):
+        for row, old in self._pairs(tracks, fresh, time):
             new = int(tracks.ids[row])
             if new in self._ids or old not in self._orphans:
                 continue
@@ -89,11 +106,16 @@ class Identities:
                 self._confirmed.add(old)
             self._ids[new] = old
 
-    def _pairs(self, tracks: Tracks, rows: List[int]) -> List[Tuple[int, int]]:
+    def _pairs(self, tracks: Tracks, rows: List[int], time: float) -> List[Tuple[int, int]]:
         """Rows and orphans that may be the same, best overlap first."""
         olds = sorted(self._orphans)
-        overlap = _iou(tracks.boxes[rows], np.stack([self._orphans[o].box for o in olds]))
-        labels = np.array([self._orphans[o].label for o in olds])
+        seen = [self._orphans[o] for o in olds]
+        boxes = tracks.boxes[rows]
+        overlap = np.maximum(
+            _iou(boxes, np.stack([s.box for s in seen])),
+            _iou(boxes, np.stack([s.at(time) for s in seen])),
+        )
+        labels = np.array([s.label for s in seen])
         overlap[tracks.classes[rows][:, None] != labels] = 0.0
         found = np.argwhere(overlap >= LEAST_IOU)
         best_first = np.argsort(-overlap[tuple(found.T)], kind="stable")
@@ -106,6 +128,17 @@ class Identities:
             self._orphans.clear()
         self._confirmed.difference_update(ended)
         return sorted(ended)
+
+
+def _speed(before: Optional[Seen], box: Float32Array, time: float) -> Float32Array:
+    """Pixels per second since the track was seen before; none where that is not known."""
+    if before is None:
+        return np.zeros(4, np.float32)
+    if time <= before.time:
+        return before.speed
+    centre = (box[:2] + box[2:] - before.box[:2] - before.box[2:]) / 2
+    speed: Float32Array = np.tile(centre / np.float32(time - before.time), 2)
+    return speed
 
 
 def _iou(a: Float32Array, b: Float32Array) -> Float32Array:

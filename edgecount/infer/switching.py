@@ -248,5 +248,5 @@ class SwitchingBackend:
         identities = engine.identities.get(camera)
         if identities is not None:
             tracks = identities.translate(tracks, result.info.time)
-        self._alive.setdefault(camera, Alive()).update(tracks)
+        self._alive.setdefault(camera, Alive()).update(tracks, result.info.time)
         return Tracked(result.info, tracks, result.detections)

@@ -44,7 +44,8 @@ def engine_for(
     """The engine that ``target`` names.
 
     Args:
-        target: An engine file, or a model's name, of which the newest engine is taken.
+        target: An engine file, or a model (file, folder, or a name as ``edgecount model list``
+            shows it), of which the newest engine is taken.
         precision: Which of a model's engines; any where None.
         trt: What runs it; this machine's where None.
         environ: Says where the cache is.
@@ -60,8 +61,8 @@ def engine_for(
         recipe = recipes.find(None, Path(target))[1]
         recipe = recipe or recipes.embedded(loaded.path, loaded.metadata)
     else:
-        recipe = find_model(target)[1]
-        entry = _newest(recipe.name if recipe else Path(target).stem, precision, environ)
+        name, recipe = _named(target, environ)
+        entry = _newest(name, precision, environ)
         loaded, found = loader.load(entry.engine, trt), entry.manifest.key.precision
     size = usual_size(loaded, recipe)
     expected = None if recipe is None else expected_output(recipe, size)
@@ -110,6 +111,17 @@ def find_model(target: str) -> Tuple[Path, Optional[Recipe]]:
     if target in recipes.shipped():
         return recipes.find(target, None)
     return recipes.find(None, Path(target))
+
+
+def _named(target: str, environ: Mapping[str, str]) -> Tuple[str, Optional[Recipe]]:
+    """Name and recipe of a model; of one that only the cache knows, its name alone."""
+    try:
+        recipe = find_model(target)[1]
+    except ConfigError:
+        if not EngineCache(cache_folder(environ)).slots(target):
+            raise
+        return target, None
+    return recipe.name if recipe else Path(target).stem, recipe
 
 
 def _newest(name: str, precision: Optional[str], environ: Mapping[str, str]) -> Entry:

@@ -1,6 +1,6 @@
 """The kernels on a GPU, on fresh random inputs, against their references."""
 
-from typing import Any, Iterator, List, Sequence
+from typing import Any, List, Sequence
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from support.nms_run import NmsRun, check
 from support.pictures import Picture, PreprocessRun, expected, picture
 
 from edgecount.config import Point
-from edgecount.errors import EngineError
 from edgecount.infer.cuda.driver import Device, Stream
 from edgecount.infer.detector import Thresholds
 from edgecount.infer.letterbox import Letterbox
@@ -26,21 +25,6 @@ MASKS: List[Sequence[Sequence[Point]]] = [
 ]
 # exp() of CUDA is good to 2 units in the last place, and half a box is subtracted from it.
 ULPS = 16
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    try:
-        device = Device.open()
-    except EngineError as error:
-        pytest.skip(str(error))
-    with device:
-        yield device
-
-
-@pytest.fixture(scope="module")
-def stream(device: Device) -> Stream:
-    return device.stream()
 
 
 @pytest.fixture

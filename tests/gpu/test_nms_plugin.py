@@ -5,7 +5,6 @@ import shutil
 import subprocess
 from ctypes import c_float, c_int, c_size_t, c_void_p
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from support import nms_cases
 from support.device_memory import download, upload
 from support.nms_run import check, unpacked
 
-from edgecount.errors import EngineError
 from edgecount.infer.cuda.compiler import plugins_folder
 from edgecount.infer.cuda.driver import Device
 from edgecount.infer.cuda.postprocess import HEADS, DetectionBuffers
@@ -24,16 +22,6 @@ pytestmark = pytest.mark.gpu
 
 SIZE, MOST = (640, 640), 300
 THRESHOLDS = Thresholds(0.1, 0.6)
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    try:
-        device = Device.open()
-    except EngineError as error:
-        pytest.skip(str(error))
-    with device:
-        yield device
 
 
 @pytest.fixture(scope="module", params=["yolov8", "ltrb"])

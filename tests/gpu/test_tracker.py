@@ -1,12 +1,9 @@
 """The tracker's kernel on a GPU: the same as the CPU's tracker, bit for bit, on fresh scenes."""
 
-from typing import Iterator
-
 import numpy as np
 import pytest
 from support.tracker_run import TrackerRun, assert_same, compare, crowd
 
-from edgecount.errors import EngineError
 from edgecount.infer.cuda.driver import Device, Stream
 from edgecount.track import two_stage
 from edgecount.track.two_stage import Options
@@ -14,21 +11,6 @@ from edgecount.track.two_stage import Options
 pytestmark = pytest.mark.gpu
 
 DT = 0.04
-
-
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    try:
-        device = Device.open()
-    except EngineError as error:
-        pytest.skip(str(error))
-    with device:
-        yield device
-
-
-@pytest.fixture(scope="module")
-def stream(device: Device) -> Stream:
-    return device.stream()
 
 
 @pytest.fixture

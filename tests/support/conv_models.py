@@ -10,18 +10,19 @@ from onnx import TensorProto, helper, numpy_helper
 _CHANNELS = 8
 
 
-def yolov8_like(path: Path, *, classes: int = 2, opset: int = 13) -> Path:
+def yolov8_like(path: Path, *, classes: int = 2, opset: int = 13, relu: bool = False) -> Path:
     """Write a detector in YOLOv8's layout, (B, 4 + C, cells), with B, H and W open.
 
-    Strided convolutions with SiLU down to three levels, a 1×1 convolution on each, boxes by
-    exp, scores by sigmoid: what a real export is made of, with random weights.
+    Strided convolutions with SiLU (or Relu) down to three levels, a 1×1 convolution on each,
+    boxes by exp, scores by sigmoid: what a real export is made of, with random weights.
     """
     graph = _Graph()
     level = "images"
     planes = 3
     levels = []
     for stage in range(5):
-        level = graph.silu(graph.conv(f"backbone.{stage}", level, planes, _CHANNELS, stride=2))
+        level = graph.conv(f"backbone.{stage}", level, planes, _CHANNELS, stride=2)
+        level = graph.node("Relu", [level]) if relu else graph.silu(level)
         planes = _CHANNELS
         if stage >= 2:
             levels.append(level)
@@ -31,6 +32,31 @@ def yolov8_like(path: Path, *, classes: int = 2, opset: int = 13) -> Path:
     graph.node("Concat", [graph.node("Exp", [boxes]), graph.node("Sigmoid", [scores])], "output",
                axis=1)  # fmt: skip
     return graph.save(path, ["batch", 3, "height", "width"], ["batch", 4 + classes, "cells"], opset)
+
+
+def yolox_like(path: Path, *, side: int = 416, classes: int = 80) -> Path:
+    """Write a detector as YOLOX's own exporter does: opset 11, fixed shape, not decoded.
+
+    (1, 3, side, side) → (1, cells, 5 + classes) over strides 8, 16 and 32. It begins by
+    slicing the picture into four, scales a level up, and lists its weights as inputs, as old
+    exporters do.
+    """
+    graph = _Graph()
+    level = graph.silu(graph.conv("stem", graph.focus("images"), 12, _CHANNELS))
+    levels = []
+    for stage in range(4):
+        level = graph.silu(graph.conv(f"stage.{stage}", level, _CHANNELS, _CHANNELS, stride=2))
+        levels.append(level)
+    levels = levels[1:]
+    pooled = graph.node("MaxPool", [levels[-1]], kernel_shape=[5, 5], pads=[2] * 4)
+    wider = graph.node("Concat", [levels[-2], graph.upscaled("up", pooled)], axis=1)
+    levels[-2] = graph.silu(graph.conv("neck", wider, 2 * _CHANNELS, _CHANNELS, size=1))
+    rows = [graph.yolox_level(f"head.{i}", source, classes) for i, source in enumerate(levels)]
+    joined = graph.node("Concat", rows, axis=2)
+    graph.node("Transpose", [joined], "output", perm=[0, 2, 1])
+    cells = sum((side // stride) ** 2 for stride in (8, 16, 32))
+    shapes = [1, 3, side, side], [1, cells, 5 + classes]
+    return graph.save(path, *shapes, opset=11, weights_as_inputs=True)
 
 
 def with_qdq(source: Path, path: Path, activation: float = 0.05) -> Path:
@@ -114,6 +140,32 @@ class _Graph:
     def silu(self, source: str) -> str:
         return self.node("Mul", [source, self.node("Sigmoid", [source])])
 
+    def focus(self, source: str) -> str:
+        """Every second pixel of every second row, four times, as channels."""
+        step = self.constant("focus.step", np.array([2, 2]))
+        axes = self.constant("focus.axes", np.array([2, 3]))
+        end = self.constant("focus.end", np.array([2**31 - 1] * 2))
+        starts = [self.constant(f"focus.{y}{x}", np.array([y, x])) for y in (0, 1) for x in (0, 1)]
+        parts = [self.node("Slice", [source, start, end, axes, step]) for start in starts]
+        return self.node("Concat", parts, axis=1)
+
+    def upscaled(self, name: str, source: str) -> str:
+        """Twice as wide and high; opset 11 wants a region, even where it means nothing."""
+        region = self.constant(f"{name}.region", np.array([], np.float32))
+        scales = self.constant(f"{name}.scales", np.array([1, 1, 2, 2], np.float32))
+        how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        return self.node("Resize", [source, region, scales], mode="nearest", **how)
+
+    def yolox_level(self, name: str, source: str, classes: int) -> str:
+        """Box, objectness and classes of each cell, (1, 5 + classes, cells)."""
+        box, confidence, kind = (
+            self.conv(f"{name}.{part}", source, _CHANNELS, planes, size=1)
+            for part, planes in (("box", 4), ("objectness", 1), ("classes", classes))
+        )
+        parts = [box, self.node("Sigmoid", [confidence]), self.node("Sigmoid", [kind])]
+        shape = self.constant(f"{name}.shape", np.array([1, 5 + classes, -1]))
+        return self.node("Reshape", [self.node("Concat", parts, axis=1), shape])
+
     def flat(self, name: str, source: str, planes: int) -> str:
         out = self.conv(name, source, _CHANNELS, planes, size=1)
         shape = self.constant(f"{name}.shape", np.array([0, planes, -1]))
@@ -130,11 +182,13 @@ class _Graph:
         return parts
 
     def save(self, path: Path, input_shape: List[object], output_shape: List[object],
-             opset: int) -> Path:  # fmt: skip
+             opset: int, weights_as_inputs: bool = False) -> Path:  # fmt: skip
+        listed = self._weights if weights_as_inputs else []
+        more = [helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in listed]
         graph = helper.make_graph(
             self._nodes,
             "detector",
-            [helper.make_tensor_value_info("images", TensorProto.FLOAT, input_shape)],
+            [helper.make_tensor_value_info("images", TensorProto.FLOAT, input_shape), *more],
             [helper.make_tensor_value_info("output", TensorProto.FLOAT, output_shape)],
             self._weights,
         )

@@ -6,6 +6,8 @@ from typing import Optional, Tuple
 
 import click
 
+from edgecount.cli._options import file_option
+
 _ANCHORS = {"foot": "bottom", "head": "head", "center": "center"}
 
 
@@ -22,17 +24,15 @@ def _parse_size(
 
 
 @click.command()
-@click.option(
+@file_option(
     "--gt",
+    "Ground-truth tracks (MOTChallenge); seqinfo.ini beside it gives rate and size.",
     required=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Ground-truth tracks (MOTChallenge); seqinfo.ini beside it gives rate and size.",
 )
-@click.option(
+@file_option(
     "--lines",
+    "YAML with lines: and zones: as in a camera, or a configuration with one camera.",
     required=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="YAML with lines: and zones: as in a camera, or a configuration with one camera.",
 )
 @click.option(
     "--anchor",

@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, Dict, Optional, Tuple
 
 import click
 
-from edgecount.cli._options import json_option
+from edgecount.cli._options import folder_option, json_option
 
 if TYPE_CHECKING:
     from edgecount.toolchain.evaluate.track import Scores, TrackReport
 
 
 @click.command()
-@click.option(
+@folder_option(
     "--dataset",
+    "A sequence (gt.txt, det.txt, seqinfo.ini), or a folder of sequences.",
     required=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A sequence (gt.txt, det.txt, seqinfo.ini), or a folder of sequences.",
 )
 @click.option("--tracker", default="two_stage", show_default=True, help="Which tracker.")
 @click.option(

@@ -103,6 +103,7 @@ class CudaBackend:
         *,
         open_device: Callable[[int], Device] = Device.open,
         load: Load = compiler.load,
+        elsewhere: int = 0,
     ) -> None:
         """Take all memory, load everything, run every batch size once.
 
@@ -112,6 +113,7 @@ class CudaBackend:
             options: How the device is used.
             open_device: Opens a device by its number.
             load: Makes kernels.
+            elsewhere: Bytes of the budget that another backend of this process holds.
 
         Raises:
             EngineError: There is no usable device, or not enough memory on it.
@@ -131,6 +133,9 @@ class CudaBackend:
         self._pipeline: Optional[Pipeline] = None
         self.watch: Callable[[Finished], None] = lambda _finished: None
         self._device = open_device(options.device)
+        self._budget = MemoryBudget(
+            self._device.properties.memory_bytes, options.memory_share, elsewhere
+        )
         try:
             self._build(make_network, options, load)
         except BaseException:
@@ -195,8 +200,8 @@ class CudaBackend:
         return self._device
 
     def memory(self) -> Dict[str, int]:
-        """Bytes of device memory by what they are for."""
-        return self._budget.held()
+        """Bytes of device memory by what they are for; nothing once it is closed."""
+        return {} if self._closed else self._budget.held()
 
     def picture(self, frame: Frame) -> Picture:
         """A frame as the pipeline takes it; advances its camera's clock."""
@@ -204,7 +209,7 @@ class CudaBackend:
 
     def _build(self, make_network: MakeNetwork, options: CudaOptions, load: Load) -> None:
         spec, device = self._spec, self._device
-        self._budget = budget = MemoryBudget(device.properties.memory_bytes, options.memory_share)
+        budget = self._budget
         device.limit_memory(budget)
         free = device.free_bytes()
         self.streams = streams = Streams(device)

@@ -15,10 +15,17 @@ class MemoryBudget:
     Not safe from several threads: memory is taken while a backend is built, by one.
     """
 
-    def __init__(self, total: int, share: float = DEFAULT_SHARE) -> None:
-        """A limit of ``share`` of ``total`` bytes."""
+    def __init__(self, total: int, share: float = DEFAULT_SHARE, elsewhere: int = 0) -> None:
+        """A limit of ``share`` of ``total`` bytes.
+
+        Args:
+            total: The device's memory, bytes.
+            share: Part of it that may be used.
+            elsewhere: Bytes that the pipeline before this one holds as long as both are there.
+        """
         self.limit = int(total * share)
         self._total = total
+        self._elsewhere = elsewhere
         self._held: Dict[str, int] = {}
         self._label = "other"
         self._sealed = False
@@ -31,7 +38,7 @@ class MemoryBudget:
     @property
     def left(self) -> int:
         """Bytes that may still be taken."""
-        return self.limit - self.used
+        return max(0, self.limit - self._elsewhere - self.used)
 
     def held(self) -> Dict[str, int]:
         """Bytes by what they are for."""
@@ -85,9 +92,15 @@ class MemoryBudget:
 
     def _refusal(self, size: int) -> str:
         held = ", ".join(f"{what} {n / _MIB:.1f} MiB" for what, n in self._held.items() if n)
+        hint = "use a smaller input_size or fewer cameras"
+        if self._elsewhere and size <= self.limit - self.used:
+            hint = (
+                f"the pipeline that counts now holds {self._elsewhere / _MIB:.1f} MiB and goes on; "
+                "this one would fit without it: it takes over at the next start"
+            )
         return (
             f"device memory: {self._label} needs {size / _MIB:.1f} MiB, but only "
             f"{self.left / _MIB:.1f} MiB of {self.limit / _MIB:.1f} MiB are left "
             f"({self.limit / self._total:.0%} of the device's {self._total / _MIB:.1f} MiB; "
-            f"{held or 'nothing is taken yet'}): use a smaller input_size or fewer cameras"
+            f"{held or 'nothing is taken yet'}): {hint}"
         )

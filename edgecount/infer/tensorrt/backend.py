@@ -114,9 +114,15 @@ def _kept(spec: BackendSpec, around: Surroundings, trt: TensorRt, facts: DeviceF
         command = build_command(str(spec.path), wanted(), spec.settings.precision)
         return around.build(command)
 
+    opened: List[Backend] = []
+
     def open_entry(entry: Entry) -> Backend:
+        # While one takes over from another both hold memory, and one budget is for both.
+        elsewhere = sum(_held_by(backend) for backend in opened)
         precision = entry.manifest.key.precision
-        return _open(spec, around, trt, entry.engine, entry.read(), precision)
+        backend = _open(spec, around, trt, entry.engine, entry.read(), precision, elsewhere)
+        opened[:] = [*(b for b in opened if _held_by(b)), backend]
+        return backend
 
     keeper = EngineKeeper(Parts(lookup, build, open_entry, spec.standby, spec.starting))
     backend = keeper.start()
@@ -132,6 +138,7 @@ def _open(
     path: Path,
     data: Optional[bytes] = None,
     precision: Optional[str] = None,
+    elsewhere: int = 0,
 ) -> Backend:
     expected = expected_output(spec.recipe, spec.size)
 
@@ -142,7 +149,12 @@ def _open(
             device, loaded, spec.size, expected=expected, precision=precision, graphs=False
         )
 
-    return around.backend(spec, make_network)
+    return around.backend(spec, make_network, elsewhere=elsewhere)
+
+
+def _held_by(backend: Backend) -> int:
+    """Bytes of device memory that a backend holds; none when it is closed."""
+    return sum(backend.memory().values()) if isinstance(backend, CudaBackend) else 0
 
 
 def _declared(path: Path) -> Tuple[object, ...]:

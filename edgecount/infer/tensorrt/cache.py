@@ -214,8 +214,8 @@ class EngineCache:
 
     def slots(self, model: Optional[str] = None) -> List[Slot]:
         """All slots that hold an engine, of one model or of all."""
-        found = sorted(self.folder.glob(f"{model or '*'}/*/{_INDEX}"))
-        return [Slot(path.parent) for path in found]
+        found = (Slot(path.parent) for path in sorted(self.folder.glob(f"*/*/{_INDEX}")))
+        return [slot for slot in found if model in (None, slot.model)]
 
     def lookup(self, key: BuildKey) -> Lookup:
         """The engine to serve now, and whether another must be built."""

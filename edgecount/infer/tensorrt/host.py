@@ -89,6 +89,30 @@ class HostNetwork:
         return self._answer.astype(np.float32)
 
 
+class OnDemandNetwork:
+    """An engine that was looked at and closed again; it is opened anew when it has to run.
+
+    The TensorRT backend opens the same file for itself, and a device has no memory for both.
+    See :class:`~edgecount.infer.detector.Network`.
+    """
+
+    def __init__(self, looked_at: HostNetwork, reopen: Callable[[], HostNetwork]) -> None:
+        """Take what is to be known of ``looked_at``, and close it."""
+        self.precision = looked_at.precision
+        self.input_shape = looked_at.input_shape
+        self.output_shape = looked_at.output_shape
+        self._reopen = reopen
+        self._network: Optional[HostNetwork] = None
+        self._lock = threading.Lock()
+        looked_at.close()
+
+    def run(self, batch: Float32Array) -> Float32Array:
+        """As :meth:`HostNetwork.run`."""
+        with self._lock:
+            network = self._network = self._network or self._reopen()
+        return network.run(batch)
+
+
 def open_network(
     path: Path,
     *,
@@ -132,18 +156,24 @@ def create_detector(
 ) -> Tuple[OnnxDetector, Recipe, str]:
     """The detector of an engine file, its recipe, and its precision.
 
+    The engine is closed again; the detector opens it when it runs.
+
     Raises:
         As :func:`open_network` and :func:`edgecount.infer.detector.create`.
     """
-    opened: List[HostNetwork] = []
+    precisions: List[str] = []
 
     def opening(path: Path) -> Tuple[Network, Dict[str, str]]:
         network, metadata = open_engine(path, asked=settings.input_size)
-        opened.append(network)
-        return network, metadata
+        precisions.append(network.precision)
+
+        def reopen() -> HostNetwork:
+            return open_engine(path, asked=settings.input_size)[0]
+
+        return OnDemandNetwork(network, reopen), metadata
 
     detector, recipe = detectors.create(settings, opening, timer)
-    return detector, recipe, opened[0].precision
+    return detector, recipe, precisions[0]
 
 
 def usual_size(loaded: LoadedEngine, recipe: Optional[Recipe] = None) -> Tuple[int, int]:

@@ -8,6 +8,9 @@ from edgecount.errors import EngineError
 from edgecount.infer.tensorrt import flavours, journal, plan_file
 from edgecount.infer.tensorrt.versions import TensorRt
 
+# What CUDA's runtime says where there is no GPU, no driver, or too old a one.
+_NO_DRIVER = ("CUDA driver version is insufficient", "no CUDA-capable device")
+
 
 @dataclass(frozen=True)
 class LoadedEngine:
@@ -85,10 +88,20 @@ def _deserialise(
         messages.add(0, str(error))
         engine = None
     if engine is None:
-        raise EngineError(
-            f"{trt.version.label} cannot load the engine {file.path}: {messages.take()}. An "
-            "engine runs on the TensorRT version and kind of GPU that it was built with only: "
-            "build it here with 'edgecount build'"
-        )
+        raise EngineError(_refusal(trt, file.path, messages))
     engine.error_recorder = recorder
     return engine, (runtime, recorder, logger)
+
+
+def _refusal(trt: TensorRt, path: Path, messages: journal.Journal) -> str:
+    label = trt.version.label
+    start = f"{label} cannot load the engine {path}: "
+    # Of several errors the first is the cause.
+    first = next((text for _, text in messages.entries()), "")
+    told = messages.take()
+    if any(sign in first for sign in _NO_DRIVER):
+        return f"{start}there is no NVIDIA GPU here, or its driver is too old for {label}"
+    return (
+        f"{start}{told}. An engine runs on the TensorRT version and kind of GPU that it was built "
+        "with only: build it here with 'edgecount build'"
+    )

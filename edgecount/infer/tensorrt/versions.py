@@ -32,6 +32,7 @@ _OPSETS = (((8, 5), 13), ((9, 0), 17), ((10, 0), 19))
 # Known to miss kernels for these GPUs of boards, or not to run on boards at all.
 _NO_SM87 = ((10, 13), (10, 14))
 _NO_JETSON = ((11, 0), (11, 4, 1))
+_NO_DLA = ((10, 8), (11, 4, 1))
 _RTX_GPUS = ((7, 5), (8, 0), (8, 6), (8, 9))
 _RTX_NEWEST = 12
 _HINT = (
@@ -68,6 +69,11 @@ class Version:
     def text(self) -> str:
         """The numbers with dots."""
         return ".".join(str(n) for n in self.numbers)
+
+    @property
+    def has_dla(self) -> bool:
+        """Whether layers can run on a DLA: up to 10.7, and again from 11.4.1 on."""
+        return self.product == "tensorrt" and not _NO_DLA[0] <= self.numbers < _NO_DLA[1]
 
     @property
     def label(self) -> str:

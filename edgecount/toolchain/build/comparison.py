@@ -20,6 +20,7 @@ from edgecount.infer.detector import OnnxDetector
 from edgecount.infer.onnxruntime import open_network
 from edgecount.infer.tensorrt import host, plan_file
 from edgecount.records import Detections, Float32Array, UInt8Array
+from edgecount.toolchain.quantize import equalize
 
 _SAME_IOU = 0.5
 _FATAL_ONLY = 4
@@ -28,6 +29,7 @@ _SILENT = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "Cast", "Constant", "Shape", "Gather", "Identity"}
 )
 _TINY = 1e-12
+_ONE = np.float32(1.0)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,12 @@ class _Sums:
 
 
 class Tapped:
-    """An ONNX file in ONNX Runtime, all of whose layers can be seen."""
+    """An ONNX file in ONNX Runtime, all of whose layers can be seen.
+
+    Attributes:
+        model: What the file holds.
+        makers: Tensor → the node that makes it, for a reader.
+    """
 
     def __init__(self, path: Path) -> None:
         """Load ``path``. Raises ModelError."""
@@ -141,6 +148,8 @@ class Tapped:
             if node.op_type not in _SILENT
             for name in node.output
         }
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(model)
         self._output = model.graph.output[0].name
         there = {info.name for info in model.graph.output}
         # Without a type: ONNX Runtime finds out by itself.
@@ -163,6 +172,9 @@ class Tapped:
 def compare(reference: Path, other: Path, pictures: Iterable[UInt8Array]) -> Comparison:
     """Feed pictures to both and compare.
 
+    Where quantising evened out the channels of a layer, they are brought back to the
+    reference's range first: that is no difference.
+
     Args:
         reference: An ONNX file.
         other: An ONNX file or an engine.
@@ -180,6 +192,7 @@ def compare(reference: Path, other: Path, pictures: Iterable[UInt8Array]) -> Com
         raise ConfigError(f"{reference} and {other} run at different input sizes")
     sides = [_side(path, finder) for path, finder in zip((reference, other), finders)]
     names = _shared(*sides)
+    divided_by = _divisors(*sides)
     sums: Dict[str, _Sums] = {name: _Sums() for name in ("", *names)}
     seen: List[Tuple[Detections, Detections]] = []
     for picture in pictures:
@@ -187,7 +200,7 @@ def compare(reference: Path, other: Path, pictures: Iterable[UInt8Array]) -> Com
         first, second = (side.run(batch, names) for side in sides)
         for name, running in sums.items():
             if np.issubdtype(first[name].dtype, np.floating):
-                running.add(first[name], second[name])
+                running.add(first[name], second[name] * divided_by.get(name, _ONE))
         seen.append((finders[0].detect([picture])[0], finders[1].detect([picture])[0]))
     if not seen:
         raise ConfigError("there are no pictures to compare with")
@@ -227,6 +240,17 @@ def _detector(path: Path) -> OnnxDetector:
 
 def _side(path: Path, finder: OnnxDetector) -> Any:
     return _EngineSide(finder) if _is_engine(path) else Tapped(path)
+
+
+def _divisors(reference: Any, other: Any) -> Mapping[str, Float32Array]:
+    """Tensor → what the other file's channels were divided by when it was quantised."""
+    if not (isinstance(reference, Tapped) and isinstance(other, Tapped)):
+        return {}
+    try:
+        found = equalize.divisors(reference.model, other.model)
+    except ModelError:  # the reference is quantised itself: nothing was evened out in between
+        return {}
+    return {name: values.reshape(1, -1, 1, 1) for name, values in found.items()}
 
 
 def _shared(first: Any, second: Any) -> List[str]:

@@ -11,7 +11,7 @@ from edgecount.infer.tensorrt.manifest import Precision
 from edgecount.infer.tensorrt.profile import Profile
 
 Algorithm = Literal["entropy", "minmax"]
-ErrorKind = Literal["model", "engine", "memory"]
+ErrorKind = Literal["config", "model", "engine", "memory"]
 
 
 class Pictures(Strict):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any, Dict, List, NamedTuple, Optional, Sequence, Type
 
-from edgecount.errors import EdgecountError, EngineError, ModelError
+from edgecount.errors import ConfigError, EdgecountError, EngineError, ModelError
 from edgecount.toolchain.build.job import Job, Progress, forward
 
 _WORKER = (sys.executable, "-m", "edgecount.toolchain.build.worker")
@@ -44,6 +44,7 @@ def run(job: Job, progress: Progress, worker: Sequence[str] = _WORKER) -> Outcom
         worker: The command that builds; see :mod:`.worker`.
 
     Raises:
+        ConfigError: The device lacks what was asked for.
         ModelError: The file cannot be built.
         EngineError: TensorRT failed, or died twice.
     """
@@ -125,5 +126,5 @@ def _reported(event: Dict[str, Any]) -> Exception:
     message = event["message"]
     if event["error"] == "memory":
         return _DiedError(f"memory ran out ({message})")
-    kinds: Dict[str, Type[EdgecountError]] = {"model": ModelError}
+    kinds: Dict[str, Type[EdgecountError]] = {"config": ConfigError, "model": ModelError}
     return kinds.get(event["error"], EngineError)(message)

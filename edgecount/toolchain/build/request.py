@@ -95,10 +95,12 @@ def plan(request: BuildRequest, trt: TensorRt, device: DeviceFacts) -> Plan:
         request = _with_profile(request, request.profile, recipe)
     calibrated = request.calibration is not None
     precision, note = choose_precision(request.precision, path, device, calibrated=calibrated)
+    if request.dla:
+        precision, note = _for_dla(request, trt, precision, note)
     file = onnx_file.read(_variant(path, precision, request, trt))
     recipe = recipe or _own_recipe(file, path)
     profile = profiles.choose(file.input_shape, recipe, request.shapes)
-    _check(file, precision, request)
+    _check(file, precision, request, profile)
     key = key_for(
         file.path,
         recipe,
@@ -110,7 +112,9 @@ def plan(request: BuildRequest, trt: TensorRt, device: DeviceFacts) -> Plan:
         dla=request.dla,
         calibration_sha256=_calibration_hash(request),
     )
-    strong = trt.features.strongly_typed and request.calibration is None
+    # The DLA of versions that have both ways is documented with flags only.
+    flags = request.calibration is not None or (request.dla and trt.features.weakly_typed)
+    strong = trt.features.strongly_typed and not flags
     return Plan(file, recipe, precision, strong, profile, request, key, _notes(file, device, note))
 
 
@@ -130,12 +134,43 @@ def _with_profile(request: BuildRequest, name: str, recipe: Optional[Recipe]) ->
         raise ConfigError(f"{request.model} has no device profile {name!r}{told}")
     found = known[name]
     shape = (1, 3, found.height, found.width)
-    shapes = (shape, shape, (found.batch, *shape[1:]))
+    most = (found.batch, *shape[1:])
+    dla = request.dla or found.dla
+    shapes = (most, most, most) if dla else (shape, shape, most)
     return replace(
         request,
         precision=found.precision if request.precision == "auto" else request.precision,
         shapes=request.shapes if any(request.shapes) else shapes,
-        dla=request.dla or found.dla,
+        dla=dla,
+    )
+
+
+def _for_dla(
+    request: BuildRequest, trt: TensorRt, precision: Precision, note: Optional[str]
+) -> Tuple[Precision, Optional[str]]:
+    """The precision that a DLA computes in, and why it is another than was asked for.
+
+    Up to TensorRT 10 a DLA takes INT8 from a calibrator only (NVIDIA, TensorRT developer
+    guide, "Working with DLA": no explicit quantisation).
+
+    Raises:
+        ConfigError: This TensorRT has no DLA, or its DLA does not take what is asked for.
+    """
+    label = trt.version.label
+    if not trt.version.has_dla:
+        raise ConfigError(
+            f"{label} has no DLA (TensorRT up to 10.7 has, and from 11.4.1 on): build without --dla"
+        )
+    if precision == "fp32":
+        raise ConfigError("the DLA computes in FP16 and INT8: build with --precision fp16 or int8")
+    explicit = precision == "int8" and request.calibration is None
+    if not explicit or not trt.features.weakly_typed:
+        return precision, note
+    if request.precision == "auto":
+        return "fp16", f"with {label} the DLA takes no Q/DQ file: building FP16 instead"
+    raise ConfigError(
+        f"with {label} the DLA takes no Q/DQ file: build with --calibration TABLE.json, or "
+        "--precision fp16"
     )
 
 
@@ -151,7 +186,7 @@ def _variant(path: Path, precision: Precision, request: BuildRequest, trt: Tenso
     return file_for(path, precision)
 
 
-def _check(file: OnnxFile, precision: Precision, request: BuildRequest) -> None:
+def _check(file: OnnxFile, precision: Precision, request: BuildRequest, profile: Profile) -> None:
     implicit = request.calibration is not None
     if precision == "int8" and not file.quantised and not implicit:
         raise ModelError(
@@ -163,8 +198,10 @@ def _check(file: OnnxFile, precision: Precision, request: BuildRequest) -> None:
             f"{file.path} is quantised: build it with --precision int8 and without --calibration, "
             "or give the FP32 file"
         )
-    if request.dla and precision == "fp32":
-        raise ConfigError("the DLA computes in FP16 and INT8: build with --precision fp16 or int8")
+    if request.dla and not profile.min == profile.opt == profile.max:
+        raise ConfigError(
+            f"the DLA takes one shape, and {profile.text} are several: give --opt alone"
+        )
 
 
 def _calibration_hash(request: BuildRequest) -> str:

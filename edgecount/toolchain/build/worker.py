@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import Any, List
 
-from edgecount.errors import EdgecountError, ModelError
+from edgecount.errors import ConfigError, EdgecountError, ModelError
 from edgecount.infer.tensorrt import versions
 from edgecount.toolchain.build.engine import OutOfMemoryError, build_engine, silence_deprecations
 from edgecount.toolchain.build.job import ErrorKind, Job
@@ -57,6 +57,8 @@ def _end_with_parent() -> None:
 def _kind(error: EdgecountError) -> ErrorKind:
     if isinstance(error, OutOfMemoryError):
         return "memory"
+    if isinstance(error, ConfigError):
+        return "config"
     return "model" if isinstance(error, ModelError) else "engine"
 
 

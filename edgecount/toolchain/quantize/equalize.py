@@ -28,6 +28,7 @@ IMAGES = 64
 """Pictures that channels' ranges are measured on: ranges, unlike tails, settle soon."""
 
 _LARGEST_POWER = 6  # a dead channel must not blow its weights up
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 _SHARE = 0.5  # SmoothQuant's α: half of the difference goes to dense weights
 
 
@@ -103,6 +104,69 @@ def apply(
         for reader, weight in zip(seam.after, weights):
             shape = (-1, 1, 1, 1) if _is_depthwise(reader, weight) else (1, -1, 1, 1)
             _store(stored[reader.input[1]], weight * divisors.reshape(shape))
+
+
+def divisors(original: onnx.ModelProto, equalised: onnx.ModelProto) -> Dict[str, Float32Array]:
+    """What the channels of ``equalised`` were divided by, read from the weights of both.
+
+    It may be quantised or trained since: most weights of a channel tell its power of two.
+
+    Args:
+        original: The FP32 model that it was made of.
+        equalised: Made by :func:`equalise`, and maybe more.
+
+    Returns:
+        Tensor → (channels,) powers of two; only tensors that both have and that differ.
+
+    Raises:
+        ModelError: The original cannot be prepared: it is quantised itself.
+    """
+    original = graphs.prepared(original)
+    before, after = graphs.weights(original), _StoredWeights(equalised)
+    found: Dict[str, Float32Array] = {}
+    for seam in seams(original):
+        weight, other = before[seam.before.input[1]], after.of(seam.before.output[0])
+        if other is None or other.shape != weight.shape:
+            continue
+        given = found.get(seam.before.input[0])
+        if given is not None:
+            shape = (-1, 1, 1, 1) if _is_depthwise(seam.before, weight) else (1, -1, 1, 1)
+            weight = weight * given.reshape(shape)
+        powers = [_power(a, b) for a, b in zip(weight, other)]
+        if any(powers):
+            divided_by: Float32Array = np.exp2(powers).astype(np.float32)
+            found[seam.before.output[0]] = found[seam.tensor] = divided_by
+    return found
+
+
+class _StoredWeights:
+    """Weights of convolutions, seen through what quantises and casts them."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._made = graphs.makers(model)
+        self._stored = {i.name: i for i in model.graph.initializer}
+
+    def of(self, tensor: str) -> Optional[NDArray[np.float32]]:
+        """Of the convolution that makes ``tensor``; None where they are not stored in floats."""
+        node = self._made.get(tensor)
+        if node is None or node.op_type != "Conv":
+            return None
+        name = node.input[1]
+        while name not in self._stored and name in self._made:
+            name = self._made[name].input[0]
+        stored = self._stored.get(name)
+        if stored is None or stored.data_type not in _FLOATS:
+            return None
+        weight: NDArray[np.float32] = numpy_helper.to_array(stored).astype(np.float32)
+        return weight
+
+
+def _power(weight: NDArray[np.float32], divided: NDArray[np.float32]) -> int:
+    """The power of two by which most of the weights were divided."""
+    told = (weight != 0) & (divided != 0)
+    if not told.any():
+        return 0
+    return int(np.rint(np.median(np.log2(np.abs(weight[told] / divided[told])))))
 
 
 def _divisors(

@@ -18,7 +18,7 @@ from support import conv_models, onnx_models
 
 from edgecount.cli.main import cli
 from edgecount.errors import ConfigError, EdgecountError, EngineError, ModelError
-from edgecount.infer.tensorrt import device, versions
+from edgecount.infer.tensorrt import device, loader, versions
 from edgecount.infer.tensorrt.cache import EngineCache
 from edgecount.infer.tensorrt.profile import parse
 from edgecount.toolchain.build.builder import build
@@ -79,6 +79,19 @@ def test_the_shipped_detector_builds(make, tmp_path, precision) -> None:
     built = make(copied, precision=precision)
     assert built.entry.manifest.key.model == "head-n"
     assert built.entry.manifest.precisions()[precision] > 100
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_fixed_yolox_of_opset_11_is_upgraded_and_builds(make, tmp_path, precision) -> None:
+    model = conv_models.yolox_like(tmp_path / "yolox.onnx")
+    built = make(model, precision=precision)
+    manifest = built.entry.manifest
+    assert "yolox.onnx is of opset 11: upgraded to 13 first" in built.notes
+    assert manifest.key.profile.text == "1x3x416x416"
+    assert manifest.precisions()[precision] > 30
+    assert {"resize", "pooling"} <= {layer.kind for layer in manifest.layers}
+    with pytest.raises(ConfigError, match="height is fixed at 416"):
+        make(model, precision=precision, shapes=(None, parse("1x3x640x640"), None))
 
 
 def test_yolox_nano_is_upgraded_and_builds(make) -> None:
@@ -240,6 +253,11 @@ def test_the_engine_cannot_be_opened_without_a_gpu_of_its_kind(make, yolov8, trt
     built = make(yolov8, precision="fp16")
     assert built.entry.manifest.layers_of == "network"
     assert any("no GPU here" in note for note in built.notes)
+    with pytest.raises(EngineError) as caught:
+        loader.load(built.entry.engine, trt)
+    told = str(caught.value)
+    assert "no NVIDIA GPU here, or its driver is too old for TensorRT-RTX" in told
+    assert "checkMacros" not in told
 
 
 def test_the_commands(yolov8, tmp_path, monkeypatch) -> None:
@@ -256,6 +274,9 @@ def test_the_commands(yolov8, tmp_path, monkeypatch) -> None:
     assert "people" in runner.invoke(cli, ["model", "list"]).stdout
     refused = runner.invoke(cli, ["model", "rollback", "people"])
     assert isinstance(refused.exception, EdgecountError)
+    no_dla = runner.invoke(cli, ["build", str(yolov8), "--precision", "fp16", "--dla"])
+    assert isinstance(no_dla.exception, ConfigError)
+    assert "TensorRT-RTX 1.7.1 has no DLA" in str(no_dla.exception)
 
 
 def test_only_the_casts_at_the_ends_of_an_fp16_network_are_float(make, yolov8) -> None:

@@ -70,8 +70,34 @@ def test_which_engine_must_be_clear(cache) -> None:
     with pytest.raises(ConfigError, match="no engine of 'head-n' is built"):
         raise run("rollback", "head-n").exception
     publish(cache)
+    publish(cache, model_sha256="newer")
     publish(cache, precision="fp16")
     publish(cache, precision="fp16", model_sha256="newer")
     with pytest.raises(ConfigError, match="--slot: fp16-1x3x416x416, int8-1x3x416x416"):
         raise run("rollback", "head-n").exception
     assert run("rollback", "head-n", "--slot", "fp16-1x3x416x416").exit_code == 0
+
+
+def test_the_only_one_that_has_a_previous_engine_need_not_be_named(cache) -> None:
+    publish(cache, precision="fp16")
+    publish(cache)
+    with pytest.raises(ConfigError, match="int8-1x3x416x416 has no engine before the current one"):
+        raise run("rollback", "head-n", "--slot", "int8-1x3x416x416").exception
+    with pytest.raises(ConfigError, match="no engine of 'head-n' has one before it"):
+        raise run("rollback", "head-n").exception
+    publish(cache, model_sha256="newer")
+    assert "head-n int8-1x3x416x416 is now" in run("rollback", "head-n").stdout
+
+
+def test_a_slot_that_is_not_there_is_told_with_those_that_are(cache) -> None:
+    publish(cache)
+    with pytest.raises(ConfigError, match="no slot 'fp16': there is int8-1x3x416x416"):
+        raise run("rollback", "head-n", "--slot", "fp16").exception
+
+
+def test_a_path_or_a_pattern_is_no_models_name(cache) -> None:
+    publish(cache)
+    for name in ("/head-n", "*", "head-*"):
+        assert json.loads(run("list", name, "--json").stdout) == []
+        with pytest.raises(ConfigError, match="no engine of"):
+            raise run("rollback", name).exception

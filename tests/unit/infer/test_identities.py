@@ -84,6 +84,31 @@ def test_who_was_hidden_at_the_change_keeps_the_id_or_ends():
     assert identities.translate(tracks((1, 104, False)), 1.0).ended.tolist() == [1]
 
 
+def test_who_walks_farther_than_a_box_between_two_frames_keeps_the_id():
+    alive = Alive()
+    for step in range(3):
+        alive.update(tracks((1, 30 * step, True), (2, 300, True)), 0.2 * step)
+    identities = Identities(alive)
+    # One frame was lost in the change: from 60 to 120 pixels in 0.4 s.
+    found = identities.translate(tracks((8, 120, False), (9, 301, False)), 0.8)
+    assert shown(found) == [(1, 120.0, True), (2, 301.0, True)]
+
+
+def test_who_stops_at_the_change_keeps_the_id_all_the_same():
+    alive = Alive()
+    alive.update(tracks((1, 0, True)), 0.0)
+    alive.update(tracks((1, 30, True)), 0.2)
+    assert Identities(alive).translate(tracks((5, 31, False)), 0.4).ids.tolist() == [1]
+
+
+def test_nobody_is_looked_for_farther_ahead_than_a_second():
+    alive = Alive()
+    alive.update(tracks((1, 0, True)), 0.0)
+    alive.update(tracks((1, 10, True)), 0.1)
+    assert Identities(alive).translate(tracks((5, 110, False)), 5.0).ids.tolist() == [1]
+    assert Identities(alive).translate(tracks((5, 500, False)), 5.0).ids.tolist() == [2]
+
+
 def test_ends_of_the_new_tracker_are_told_under_the_ids_in_use():
     identities = after(tracks((3, 0, True)), 20)
     identities.translate(tracks((1, 2, False)), 0.0)

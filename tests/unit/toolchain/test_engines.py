@@ -60,6 +60,17 @@ def test_a_models_newest_engine_is_taken_or_the_one_of_a_precision(tmp_path, mod
         engine_for(str(model), precision="int8", trt=trt, environ=environ)
 
 
+def test_an_own_model_can_be_named_as_model_list_does(tmp_path, model):
+    calls = FakeCuda()
+    trt = engines.tensorrt("10.3", calls)
+    environ = {"EDGECOUNT_CACHE": str(tmp_path / "cache")}
+    entry = publish(model, tmp_path / "cache", trt, "fp16", "2026-11-24T10:00:00+00:00")
+    chosen = engine_for(entry.manifest.key.model, trt=trt, environ=environ)
+    assert (chosen.path, chosen.size) == (entry.engine, (SIDE, SIDE))
+    with pytest.raises(ConfigError, match="no-such-model does not exist"):
+        engine_for("no-such-model", trt=trt, environ=environ)
+
+
 def test_an_engine_file_is_opened_as_it_is(tmp_path):
     calls = FakeCuda()
     trt = engines.tensorrt("8.2", calls)

@@ -25,6 +25,15 @@ def test_a_refusal_names_all_numbers() -> None:
     assert budget.left == 20 * MIB
 
 
+def test_what_is_held_elsewhere_counts_and_is_named() -> None:
+    budget = MemoryBudget(100 * MIB, 0.5, elsewhere=30 * MIB)
+    assert (budget.left, budget.held()) == (20 * MIB, {})
+    with pytest.raises(EngineError, match=r"the pipeline that counts now holds 30\.0 MiB"):
+        budget.reserve(21 * MIB)
+    budget.reserve(20 * MIB)
+    assert (budget.used, budget.left) == (20 * MIB, 0)
+
+
 def test_memory_goes_back_to_whom_it_belonged() -> None:
     budget = MemoryBudget(100 * MIB)
     with budget.labelled("a"):

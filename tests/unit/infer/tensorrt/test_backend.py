@@ -95,13 +95,14 @@ class Workshop:
     def stop(self) -> None:
         self.stopped = True
 
-    def pipeline(self, spec: BackendSpec, make_network: Any) -> CudaBackend:
+    def pipeline(self, spec: BackendSpec, make_network: Any, **more: Any) -> CudaBackend:
         return CudaBackend(
             spec,
             make_network,
             CudaOptions(device_tracker=False),  # its kernel is slow to emulate
             open_device=self.cuda.open,
             load=self.cuda.load,
+            **more,
         )
 
 
@@ -248,6 +249,45 @@ def test_of_int8_and_fp16_the_one_that_was_measured_to_be_faster_counts(workshop
         backend.close()
     finally:
         int8.unlink()
+
+
+def older_engine_counts(shop: Workshop) -> SwitchingBackend:
+    """The engine of another driver counts while one for this driver is built."""
+    shop.publish(key=key_of(shop.spec, shop.trt, L4).model_copy(update={"driver": "570"}))
+    backend = shop.create()
+    assert isinstance(backend, SwitchingBackend)
+    assert backend.name == "tensorrt 10.3"
+    return backend
+
+
+@pytest.mark.parametrize(("room_for", "takes_over"), [(1.5, False), (2.5, True)])
+def test_two_engines_at_a_time_share_one_budget(workshop, room_for, takes_over):
+    shop = workshop()
+    backend = older_engine_counts(shop)
+    run(backend, frames(2))
+    first = backend._engine.backend
+    held = sum(first.memory().values())
+    shop.cuda.calls._size = int(room_for * held / 0.7)
+    shop.publish()
+    shop.finished.set()
+    wait(lambda: backend._offered is not None or "device memory" in str(backend.interim))
+    run(backend, frames(2, start=2))
+    assert (backend._engine.backend is not first) == takes_over
+    if takes_over:
+        assert sum(backend._engine.backend.memory().values()) < 1.5 * held
+    else:
+        assert "the pipeline that counts now" in backend.interim
+        assert "it takes over at the next start" in backend.interim
+    backend.close()
+
+
+def test_a_pipeline_that_is_closed_holds_no_memory(workshop):
+    shop = workshop()
+    shop.publish()
+    backend = shop.create()
+    assert sum(backend.memory().values()) > 0
+    backend.close()
+    assert backend.memory() == {}
 
 
 def test_closing_ends_the_build(workshop):

@@ -120,6 +120,28 @@ def test_the_detector_of_an_engine_comes_with_its_recipe_and_precision(tmp_path)
     assert (found.name, precision) == ("eights", "fp16")
 
 
+def test_an_engine_that_was_looked_at_holds_no_memory_until_the_cpu_has_to_count(tmp_path):
+    model = onnx_models.spot_model(tmp_path / "a.onnx", "yolox", width=SIDE, height=SIDE)
+    onnx_models.write_recipe(model, "yolox", width=SIDE, height=SIDE)
+    engine = engines.write(tmp_path / "a.engine", onnx.load(str(model)), "10.3")
+    calls = FakeCuda()
+    device, trt = Device.open(0, calls), engines.tensorrt("10.3", calls)
+    opened = []
+
+    def open_engine(path, **more):
+        opened.append(path)
+        return host.open_network(path, device=device, trt=trt, **more)
+
+    detector, _, _ = host.create_detector(ModelSettings(path=engine), None, open_engine)
+    assert calls.memory == {}
+    assert opened == [engine]
+    picture = onnx_models.picture_with_spots([(20, 36)], SIDE, SIDE)
+    for _ in range(2):
+        assert len(detector.detect([picture])[0]) == 1
+    assert calls.memory
+    assert opened == [engine, engine]
+
+
 def test_a_configuration_may_name_an_engine(tmp_path, monkeypatch):
     model = onnx_models.spot_model(tmp_path / "a.onnx", "yolox", width=SIDE, height=SIDE)
     onnx_models.write_recipe(model, "yolox", width=SIDE, height=SIDE)

@@ -6,21 +6,16 @@ it would look like TensorRT itself). TensorRT 8 is on no index; its flavours fol
 bindings' sources of releases 8.2 and 8.6.
 """
 
-import ast
 import inspect
-import os
-import re
-from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict
 
 import pytest
-from support import engines, fake_tensorrt
+from support import engines, fake_tensorrt, tensorrt_signatures
+from support.tensorrt_signatures import Members, members_of_binding
 
 from edgecount.errors import EngineError
 from edgecount.infer.tensorrt import journal, loader, versions
 
-# Parameters of each overload by member; None for a property.
-Members = Dict[str, Optional[List[List[str]]]]
 CLASSES = ("Runtime", "ICudaEngine", "IExecutionContext", "ILogger", "IErrorRecorder")
 ENUMS = (
     "DataType",
@@ -37,18 +32,7 @@ def real_rtx() -> Any:
 
 @pytest.fixture(scope="module")
 def stubs() -> Dict[str, Members]:
-    folder = os.environ.get("EDGECOUNT_TENSORRT_STUBS")
-    if not folder:
-        pytest.skip(
-            "set EDGECOUNT_TENSORRT_STUBS to a folder made by: pip install --no-deps --target "
-            "FOLDER tensorrt-stubs"
-        )
-    text = Path(folder, "tensorrt_bindings", "tensorrt.pyi").read_text(encoding="utf-8")
-    # Class by class: other parts of the stubs are no valid Python.
-    parts = re.split(r"(?m)^(?=class )", text)
-    wanted = re.compile(rf"class ({'|'.join((*CLASSES, *ENUMS))})\W")
-    found = [ast.parse(part).body[0] for part in parts if wanted.match(part)]
-    return {node.name: members_of_stub(node) for node in found if isinstance(node, ast.ClassDef)}
+    return tensorrt_signatures.stubs((*CLASSES, *ENUMS))
 
 
 @pytest.mark.parametrize("flavour", ["11.0", "rtx"])
@@ -155,37 +139,3 @@ def check(fake: type, real: Members) -> None:
             for o in overloads
         )
         assert fits, f"{name} takes {overloads}, not {mine}"
-
-
-def members_of_binding(real: Any) -> Members:
-    """Of a class of pybind11, which writes its signatures into the documentation."""
-    found: Members = {}
-    for name in dir(real):
-        member = inspect.getattr_static(real, name)
-        if isinstance(member, property):
-            found[name] = None
-        elif callable(getattr(real, name, None)):
-            found[name] = signatures(name, getattr(real, name).__doc__ or "")
-    return found
-
-
-def signatures(name: str, documentation: str) -> List[List[str]]:
-    lines = re.findall(rf"(?m)^(?:\d+\. )?{name}\((.*)\) -> ", documentation)
-    return [[p for p in re.findall(r"(?:^|, )(\w+): ", line) if p != "self"] for line in lines]
-
-
-def members_of_stub(node: ast.ClassDef) -> Members:
-    found: Members = {}
-    for item in node.body:
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-            found[item.target.id] = None
-        if not isinstance(item, ast.FunctionDef):
-            continue
-        decorators = {d.id for d in item.decorator_list if isinstance(d, ast.Name)}
-        if "property" in decorators:
-            found[item.name] = None
-            continue
-        known = found.setdefault(item.name, [])
-        if known is not None:
-            known.append([a.arg for a in item.args.args if a.arg != "self"])
-    return found

@@ -129,3 +129,20 @@ def test_the_newest_opset_is_known_for_old_versions_only() -> None:
     ]
     assert newest == [13, 17, None]
     assert versions.newest_opset(Version.parse("tensorrt_rtx", "1.7.1")) is None
+
+
+@pytest.mark.parametrize(
+    ("product", "text", "has"),
+    [
+        ("tensorrt", "8.2.1", True),
+        ("tensorrt", "10.3.0", True),
+        ("tensorrt", "10.7.0", True),
+        ("tensorrt", "10.8.0", False),
+        ("tensorrt", "10.16.1", False),
+        ("tensorrt", "11.4.0", False),
+        ("tensorrt", "11.4.1", True),
+        ("tensorrt_rtx", "1.7.1", False),
+    ],
+)
+def test_which_versions_run_on_a_dla(product, text, has) -> None:
+    assert Version.parse(product, text).has_dla is has

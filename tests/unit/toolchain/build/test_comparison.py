@@ -11,11 +11,14 @@ from click.testing import CliRunner
 from support import conv_models, onnx_models
 
 from edgecount.cli.main import cli
-from edgecount.errors import ConfigError, EngineError, ModelError
+from edgecount.errors import ConfigError, ModelError
+from edgecount.infer import recipe as recipes
 from edgecount.infer.onnxruntime import open_network
 from edgecount.records import Detections
-from edgecount.toolchain.build import comparison, polygraphy
+from edgecount.toolchain.build import comparison
 from edgecount.toolchain.build.comparison import compare, made_up_pictures
+from edgecount.toolchain.quantize import graph as graphs
+from edgecount.toolchain.quantize.equalize import equalise
 from edgecount.toolchain.quantize.half import to_half
 
 
@@ -52,6 +55,20 @@ def test_half_precision_is_near_and_every_layer_is_seen(model) -> None:
     assert names[0] == "backbone.0 (Conv)"
     assert 0 < found.output.relative < 0.01
     assert all(d.cosine > 0.999 for d in found.layers)
+
+
+def test_channels_that_were_evened_out_are_no_difference(tmp_path) -> None:
+    model = conv_models.yolov8_like(tmp_path / "m.onnx", relu=True)
+    onnx_models.write_recipe(model, "yolov8", classes=("head", "hat"), width=96, height=64)
+    pictures = list(made_up_pictures(2))
+    even = equalise(onnx.load(str(model)), pictures, recipes.find(None, model)[1])
+    weights = [graphs.weights(m)["backbone.1.weight"] for m in (onnx.load(str(model)), even)]
+    assert not np.array_equal(*weights)
+    other = sibling(model, "even")
+    onnx.save(even, str(other))
+    found = compare(model, other, pictures)
+    assert all(d.relative < 1e-6 for d in (*found.layers, found.output))
+    assert len(found.layers) > 10
 
 
 def test_a_bad_scale_shows_first_where_it_is(model) -> None:
@@ -133,17 +150,3 @@ def test_the_command(model) -> None:
     result = CliRunner().invoke(cli, ["compare", str(model), str(model), "--limit", "1"])
     assert "1 pictures" in result.stdout
     assert "0 only in the reference, 0 only in the other" in result.stdout
-
-
-def test_polygraphys_command() -> None:
-    command = polygraphy.command(
-        Path("m.onnx"), "images", (1, 3, 416, 416), "int8", lambda name: f"/bin/{name}"
-    )
-    assert command == [
-        "/bin/polygraphy", "run", "m.onnx", "--trt", "--onnxrt", "--trt-outputs", "mark", "all",
-        "--onnx-outputs", "mark", "all", "--fp16", "--int8",
-        "--input-shapes", "images:[1,3,416,416]",
-    ]  # fmt: skip
-    assert "--input-shapes" not in polygraphy.command(Path("m"), "x", None, "fp32", str)
-    with pytest.raises(EngineError, match="pip install polygraphy"):
-        polygraphy.command(Path("m.onnx"), "images", None, "fp16", lambda _name: None)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support import conv_models
@@ -67,6 +68,21 @@ def test_a_file_cut_short(tmp_path) -> None:
 def test_a_missing_file(tmp_path) -> None:
     with pytest.raises(ModelError, match="No such file"):
         read(tmp_path / "m.onnx")
+
+
+def test_an_upgraded_yolox_computes_the_same(tmp_path) -> None:
+    path = conv_models.yolox_like(tmp_path / "m.onnx", side=64)
+    file = read(path)
+    assert (file.upgraded_from, file.input_shape) == (11, (1, 3, 64, 64))
+    picture = np.random.default_rng(0).uniform(0, 255, (1, 3, 64, 64)).astype(np.float32)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of each weight that is an input
+    before, after = (
+        onnxruntime.InferenceSession(data, options).run(None, {"images": picture})[0]
+        for data in (path.read_bytes(), file.model.SerializeToString())
+    )
+    assert before.shape == (1, 84, 85)
+    np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("opset", [5, 99])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecount.errors import EngineError, ModelError
+from edgecount.errors import ConfigError, EngineError, ModelError
 from edgecount.infer.tensorrt.profile import Profile
 from edgecount.toolchain.build import process
 from edgecount.toolchain.build.job import Job
@@ -105,7 +105,9 @@ def test_a_small_workspace_does_not_grow(build) -> None:
     assert outcome.workspace == 2**20
 
 
-@pytest.mark.parametrize(("kind", "error"), [("model", ModelError), ("engine", EngineError)])
+@pytest.mark.parametrize(
+    ("kind", "error"), [("model", ModelError), ("engine", EngineError), ("config", ConfigError)]
+)
 def test_a_reported_error_is_raised_and_not_tried_again(build, tmp_path, kind, error) -> None:
     with pytest.raises(error, match="cannot do it"):
         build(

@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import conv_models
+from support import conv_models, onnx_models
 
 from edgecount.errors import ConfigError, EngineError, ModelError
 from edgecount.infer.tensorrt.device import DeviceFacts
+from edgecount.infer.tensorrt.profile import parse
 from edgecount.infer.tensorrt.versions import TensorRt, Version, features_of
 from edgecount.toolchain.build.request import BuildRequest, plan
 from edgecount.toolchain.quantize.table import CalibrationTable
@@ -105,6 +106,47 @@ def test_calibrators_are_gone_in_11(both, table) -> None:
 def test_the_dla_does_not_compute_in_float(plain) -> None:
     with pytest.raises(ConfigError, match="DLA computes in FP16 and INT8"):
         plan(BuildRequest(str(plain), precision="fp32", dla=True), OLD, ORIN)
+
+
+def test_the_dla_takes_types_from_flags_where_there_are_flags(plain) -> None:
+    for runtime, strong in ((OLD, False), (TEN, False), (ELEVEN, True)):
+        request = BuildRequest(str(plain), precision="fp16", dla=True)
+        assert plan(request, runtime, NOTHING).strongly_typed is strong
+
+
+def test_the_dla_of_a_version_with_calibrators_takes_no_quantised_file(both, table) -> None:
+    for runtime in (OLD, TEN):
+        planned = plan(BuildRequest(str(both), dla=True), runtime, ORIN)
+        assert planned.precision == "fp16"
+        assert any("the DLA takes no Q/DQ file" in note for note in planned.notes)
+        with pytest.raises(ConfigError, match=r"--calibration TABLE.json, or --precision fp16"):
+            plan(BuildRequest(str(both), precision="int8", dla=True), runtime, ORIN)
+        request = BuildRequest(str(both), precision="int8", dla=True, calibration=table)
+        assert plan(request, runtime, ORIN).precision == "int8"
+    assert plan(BuildRequest(str(both), dla=True), ELEVEN, ORIN).precision == "int8"
+
+
+def test_the_dla_has_one_shape(plain) -> None:
+    shapes = (parse("1x3x320x320"), parse("2x3x320x320"), None)
+    with pytest.raises(ConfigError, match="the DLA takes one shape"):
+        plan(BuildRequest(str(plain), precision="fp16", dla=True, shapes=shapes), OLD, ORIN)
+
+
+def test_a_device_profile_with_dla_builds_for_its_whole_batch(tmp_path) -> None:
+    path = conv_models.yolov8_like(tmp_path / "people.onnx")
+    recipe = onnx_models.write_recipe(path, "yolov8", classes=("head", "hat"), width=64, height=64)
+    with recipe.open("a") as file:
+        file.write("profiles: {board: {board: A board, width: 64, height: 64, batch: 4, "
+                   "precision: fp16, power: MAXN, dla: true}}\n")  # fmt: skip
+    planned = plan(BuildRequest(str(path), profile="board"), OLD, ORIN)
+    assert planned.key.dla
+    assert planned.profile.text == "4x3x64x64"
+
+
+def test_a_version_without_dla_is_refused(plain) -> None:
+    request = BuildRequest(str(plain), precision="fp16", dla=True)
+    with pytest.raises(ConfigError, match=r"TensorRT 11\.4\.0 has no DLA.*build without --dla"):
+        plan(request, trt("11.4.0"), NOTHING)
 
 
 def test_a_version_without_kernels_is_refused(plain) -> None:
