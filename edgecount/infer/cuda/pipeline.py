@@ -171,10 +171,11 @@ class _Slot:
         self._device = device
         self._graphs: Dict[Tuple[str, int], Graph] = {}
 
-    def prepare(self, stream: Stream, job: Sequence[Picture]) -> None:
+    def prepare(self, stream: Stream, job: Sequence[Picture], *, traced: bool) -> None:
         stream.record(self.events.begun)
         self.work.upload(stream, job)
-        stream.record(self.events.uploaded)
+        if traced:
+            stream.record(self.events.uploaded)
         self._do("prepare", self.work.prepare, stream, len(job))
         stream.record(self.events.prepared)
 
@@ -223,6 +224,7 @@ class _Flight(NamedTuple):
     slot: _Slot
     job: Sequence[Picture]
     began: float
+    traced: bool
 
 
 class Pipeline:
@@ -231,6 +233,7 @@ class Pipeline:
     Attributes:
         depth: Batches in flight at most.
         graphs: Parts that run as CUDA graphs.
+        traced: Whether :attr:`Finished.times` are taken of batches submitted from now on.
 
     ``submit`` and ``collect`` may be called from two threads, each from one at a time.
     """
@@ -289,15 +292,16 @@ class Pipeline:
         slot = self._free.get()
         if slot is None:
             raise EngineError("the CUDA pipeline is closed")
+        traced = self.traced
         try:
-            self._enqueue(slot, job)
+            self._enqueue(slot, job, traced=traced)
         except DeviceLostError:
             raise
         except EngineError:
             self._streams.synchronize()  # what was enqueued of it still uses the slot
             self._free.put(slot)
             raise
-        self._in_flight.put(_Flight(slot, job, began))
+        self._in_flight.put(_Flight(slot, job, began, traced))
 
     def collect(self, timeout: float) -> Optional[Finished]:
         """The oldest batch, or None where none was submitted within ``timeout`` seconds.
@@ -320,7 +324,7 @@ class Pipeline:
             results = slot.work.results(flight.job)
             durations = slot.events.durations()
             self._post_s = durations.post
-            times = slot.events.times(self._origin) if self.traced else None
+            times = slot.events.times(self._origin) if flight.traced else None
         finally:
             self._free.put(slot)
         return Finished(flight.job, results, durations, times, slot.number, flight.began)
@@ -346,8 +350,8 @@ class Pipeline:
             self._closed = True
             self._free.put(None)
 
-    def _enqueue(self, slot: _Slot, job: Sequence[Picture]) -> None:
-        slot.prepare(self._streams.prepare, job)
+    def _enqueue(self, slot: _Slot, job: Sequence[Picture], *, traced: bool = False) -> None:
+        slot.prepare(self._streams.prepare, job, traced=traced)
         slot.infer(self._streams.infer, len(job))
         slot.post(self._streams.post, len(job))
 

@@ -222,6 +222,22 @@ def _uploads_before(work: List[Any], prepare: str) -> List[Any]:
     ]
 
 
+def test_times_are_those_of_batches_that_were_submitted_traced(
+    make: Callable[..., Pipeline],
+) -> None:
+    pipeline = make()
+    pipeline.submit([picture(0)])
+    pipeline.traced = True
+    pipeline.submit([picture(1)])
+    pipeline.traced = False
+    first, second = pipeline.collect(0.0), pipeline.collect(0.0)
+    assert first is not None
+    assert first.times is None
+    assert second is not None
+    assert second.times is not None
+    assert list(second.times) == sorted(second.times)
+
+
 def test_submit_waits_while_all_slots_are_in_flight(make: Callable[..., Pipeline]) -> None:
     pipeline = make()
     for n in range(3):
