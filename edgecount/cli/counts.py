@@ -14,6 +14,8 @@ import click
 
 from edgecount.cli._options import config_option, json_option
 
+_NOTHING = "nothing was counted in that time"
+
 
 @click.command()
 @config_option()
@@ -63,8 +65,10 @@ def command(
         click.echo(json.dumps(rows, indent=2))
     elif as_csv:
         click.echo(_csv(rows), nl=False)
-    else:
+    elif rows:
         _table(rows)
+    else:
+        click.echo(_NOTHING if what else _why_no_figures(path, start, end))
 
 
 def _place(config: Optional[Path], ledger: Optional[Path]) -> Tuple[Path, tzinfo]:
@@ -99,13 +103,20 @@ def _csv(rows: List[Dict[str, Any]]) -> str:
     return text.getvalue()
 
 
+def _why_no_figures(path: Path, start: float, end: float) -> str:
+    from edgecount.count import query
+
+    # Figures are of full minutes, and a clip may be over before the first.
+    count = len(query.events(path, start, end))
+    if not count:
+        return _NOTHING
+    return f"{count} events, but no full minute of them yet: --events shows them"
+
+
 def _table(rows: List[Dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    if not rows:
-        click.echo("nothing was counted in that time")
-        return
     table = Table(*rows[0])
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))

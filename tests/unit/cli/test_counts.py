@@ -53,6 +53,12 @@ def test_nothing_counted_is_said(ledger_path: Path) -> None:
     assert "nothing was counted" in out
 
 
+def test_events_of_a_minute_that_is_not_over_are_told_of(ledger_path: Path) -> None:
+    out = run("--ledger", ledger_path, "--since", "1h")
+    assert "4 events, but no full minute of them yet: --events shows them" in out
+    assert run("--ledger", ledger_path, "--since", "1h", "--csv") == ""
+
+
 def test_verify_compares(ledger_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr("edgecount.cli.verify._SETTLE_S", 0.0)
