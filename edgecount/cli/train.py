@@ -21,9 +21,14 @@ import click
 )
 @click.option("--init", type=click.Path(path_type=Path), help="YOLOX-nano ONNX file to start from.")
 @click.option(
+    "--master",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="ONNX file of a finished, larger detector to learn from, too.",
+)
+@click.option(
     "--weights",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="checkpoint.pt of another run of the same network to start from.",
+    help="checkpoint.pt or exported ONNX file of the same network to start from.",
 )
 @click.option(
     "--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda where there is one."
@@ -37,6 +42,7 @@ def command(
     val: Tuple[str, ...],
     out: Path,
     init: Optional[Path],
+    master: Optional[Path],
     weights: Optional[Path],
     device: Optional[str],
     epochs: Optional[int],
@@ -52,7 +58,7 @@ def command(
     from edgecount.toolchain.train.recipe import load_recipe
     from edgecount.toolchain.train.session import Job, default_device, train
 
-    plan = load_recipe(recipe).override(init=init, epochs=epochs)
+    plan = load_recipe(recipe).override(init=init, master=master, epochs=epochs)
     job = Job(data, splits, val, out, device or default_device(), resume, weights)
     with click.progressbar(length=plan.schedule.epochs, label=plan.name) as bar:
         written = train(plan, job, click.echo, lambda _: bar.update(1))

@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from edgecount.errors import ModelError
 from edgecount.toolchain.train.augment import make_batch
 from edgecount.toolchain.train.dataset import PictureSet
-from edgecount.toolchain.train.labels import People, relabel
+from edgecount.toolchain.train.labels import People, Round, relabel
 from edgecount.toolchain.train.loss import detection_loss
 from edgecount.toolchain.train.model import cells
 from edgecount.toolchain.train.recipe import TrainRecipe
+from edgecount.toolchain.train.taught import Master, inside_any, output_distance
 from edgecount.toolchain.train.validate import validate
 from edgecount.toolchain.train.yolox import FeatureTeacher
 
-LOSSES = ("score", "box", "teacher")
+LOSSES = ("score", "box", "teacher", "master")
 CLIP = 10.0
 LAST_RATE = 0.02  # learning rate at the end, relative to its peak
 WARM_UP_STEPS = 3  # eager steps before a CUDA graph is captured
@@ -54,9 +55,8 @@ class Trainer:
         held_out: Pictures to validate on; no validation when None.
         teacher: Keeps features near another network's, when given.
         people: Where a person detector sees people, for labelling anew.
+        master: A finished network whose scores and boxes are learned, too, when given.
     """
-
-    _label_weight = 1.0  # of the labels' loss, beside the teacher's
 
     def __init__(
         self,
@@ -66,12 +66,14 @@ class Trainer:
         held_out: Optional[PictureSet] = None,
         teacher: Optional[FeatureTeacher] = None,
         people: Optional[People] = None,
+        master: Optional[Master] = None,
     ) -> None:
         self.recipe, self.model, self.data, self.held_out = recipe, model, data, held_out
-        self.teacher, self._people = teacher, people
+        self.teacher, self._people, self.master = teacher, people, master
         self.device = data.atlas.device
         if self.device.type == "cuda":
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for network in (model, *([master.network] if master else [])):
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(model).eval().requires_grad_(False)
         self.step = 0
         self.history: List[Progress] = []
@@ -161,6 +163,8 @@ class Trainer:
         """
         epochs = self.recipe.schedule.epochs
         last = min(epochs, until or epochs)
+        if self.master and self.step == 0 and self.recipe.labels.relabel_at:
+            self._relabel()
         try:
             while self.step < last * self.steps_per_epoch:
                 self._run_epoch()
@@ -192,8 +196,10 @@ class Trainer:
         self._sums.zero_()
         progress = Progress(epoch, self.step, len(self.data), dict(zip(LOSSES, losses)), {})
         marks = [max(1, round(part * epochs)) for part in self.recipe.labels.relabel_at]
-        if epoch in marks:
-            self._relabel(progress)
+        if epoch in marks and not self.master:  # a master said at the start what it had to say
+            found = self._relabel()
+            progress.added, progress.ignored = found.added, found.ignored
+            progress.look_alikes = len(found.look_alikes[0])
         if self.held_out is not None and (epoch % every == 0 or epoch == epochs):
             progress.metrics = validate(
                 self.ema, self.held_out, self.recipe.size, half=self.recipe.schedule.half
@@ -201,13 +207,13 @@ class Trainer:
         self.history.append(progress)
         return progress
 
-    def _relabel(self, progress: Progress) -> None:
+    def _relabel(self) -> Round:
         labels = self.recipe.labels
-        found = relabel(self.ema, self.data, self._original_classes, labels, self._people)
+        judge = self.master.network if self.master else self.ema
+        found = relabel(judge, self.data, self._original_classes, labels, self._people)
         pictures, boxes = (torch.from_numpy(a).to(self.device) for a in found.look_alikes)
         self.data.set_spots(pictures, boxes, labels.look_alikes)
-        progress.added, progress.ignored = found.added, found.ignored
-        progress.look_alikes = len(pictures)
+        return found
 
     def _set_schedule(self) -> None:
         """Put learning rate, decay and strength of this step where the graph reads them."""
@@ -236,10 +242,8 @@ class Trainer:
         """One step; also what a CUDA graph captures, so nothing here waits for the device."""
         recipe = self.recipe
         batch, most = self._batch(size), recipe.schedule.max_boxes
-        images, boxes, classes = self._make_batch(
-            self.data, recipe.augment, batch, size, most, self._calm
-        )
-        cuda = self.device.type == "cuda"
+        drawn = self._make_batch(self.data, recipe.augment, batch, size, most, self._calm)
+        images, cuda = drawn.images, self.device.type == "cuda"
         if cuda:
             images = images.contiguous(memory_format=torch.channels_last)
         centres, strides = cells(size, size, self.device)
@@ -248,17 +252,25 @@ class Trainer:
             images = images.float()  # batches are made in half precision on a GPU
         with torch.autocast(self.device.type, torch.bfloat16, half, cache_enabled=False):
             features, output = self._network(images)
-            apart = self._apart(images, features, output)
+            apart = self._apart(images, features)
+            wanted = self._wanted(images)
+        output, certain = output.float(), inside_any(drawn.negatives, centres)
+        weight = recipe.schedule.box_weight
+        forgiven = self.master.forgives(wanted, certain) if self.master else None
         loss, parts = self._loss(
-            output.float(), boxes, classes, centres, strides, recipe.schedule.box_weight
+            output, drawn.boxes, drawn.classes, centres, strides, weight, forgiven
         )
-        loss = self._label_weight * loss + self._teacher_weight * apart
+        unlike = torch.zeros_like(self._calm)
+        if self.master:
+            unlike = output_distance(output, wanted, (size, size), weight, 1 - certain.float())
+            loss = self.master.labels * loss + self.master.likeness * unlike
+        loss = loss + self._teacher_weight * apart
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), CLIP, foreach=True)
         self._optimizer.step()
         self._average()
-        self._sums += torch.stack((parts["score"], parts["box"], apart.detach()))
+        self._sums += torch.stack((parts["score"], parts["box"], apart.detach(), unlike.detach()))
 
     def _forward(self, images: Tensor) -> Tuple[Tuple[Tensor, ...], Tensor]:
         if self.teacher is None:
@@ -266,11 +278,18 @@ class Trainer:
         features = self.model.features(images)
         return features, self.model.head(features)
 
-    def _apart(self, images: Tensor, features: Sequence[Tensor], output: Tensor) -> Tensor:  # noqa: ARG002
-        """How far the network is from its teacher, ()."""
+    def _apart(self, images: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """How far the network's features are from its teacher's, ()."""
         if self.teacher is None:
             return torch.zeros_like(self._calm)
         return self.teacher(images, features)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def _wanted(self, images: Tensor) -> Tensor:
+        """What the master gives, (B, 4 + C, A); nothing without one."""
+        if self.master is None:
+            return images.new_zeros(0)
+        return self.master.network(images).float()  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _average(self) -> None:

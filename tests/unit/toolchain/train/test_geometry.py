@@ -31,11 +31,12 @@ def test_boxes_follow_their_pixels(drawn):
     spec = AugmentSpec(paste=0.0, colour=0.0, degrade=0.0)
     calm = torch.zeros(())
     tiles = geometry.draw_tiles(data, spec, 16, 128, calm)
-    patches, heads = geometry.draw_patches(data, spec, 16, 128, calm)
-    power = torch.ones(heads.shape)
-    slot = geometry.which_slot(tiles, patches, power, power * 0, 128)
-    images = geometry.render(data, geometry.join(tiles, patches), slot)
-    boxes, classes = geometry.gather_boxes(data, tiles, patches, heads, 128, 64)
+    plain = torch.zeros(16, dtype=torch.bool)
+    patches = geometry.draw_patches(data, spec, plain, 128, calm)
+    power = torch.ones(patches.heads.shape)
+    slot = geometry.which_slot(tiles, patches.slots, power, power * 0, power * 2, 128)
+    images = geometry.render(data, geometry.join(tiles, patches.slots), slot)
+    boxes, classes = geometry.gather_boxes(data, tiles, patches, plain, 128, 64)
     checked = 0
     for image, rows, kinds in zip(images, boxes, classes):
         inside = torch.zeros(128, 128, dtype=torch.bool)
@@ -53,7 +54,8 @@ def test_a_batch_has_fixed_shapes_and_sane_values(drawn):
     data = load_pictures(find_pairs(drawn(4)), 128, 1, torch.device("cpu"))
     data.set_spots(torch.tensor([1]), torch.tensor([[5.0, 5, 25, 25]]), 0.5)
     torch.manual_seed(1)
-    images, boxes, classes = make_batch(data, AugmentSpec(paste=0.9), 6, 160, 40, torch.zeros(()))
+    batch = make_batch(data, AugmentSpec(paste=0.9), 6, 160, 40, torch.zeros(()))
+    images, boxes, classes = batch.images, batch.boxes, batch.classes
     assert images.shape == (6, 3, 160, 160)
     assert boxes.shape == (6, 40, 4)
     assert classes.shape == (6, 40)

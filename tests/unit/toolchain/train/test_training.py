@@ -35,6 +35,7 @@ STILL = {
     "stretch": [1, 1.0001],
     "tilt": 0,
     "paste": 0,
+    "plain": 0,
     "colour": 0,
     "degrade": 0,
     "calm": 1,
