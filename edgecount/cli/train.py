@@ -57,11 +57,20 @@ def command(
     extras.require_torch()
     from edgecount.toolchain.train.recipe import load_recipe
     from edgecount.toolchain.train.session import Job, default_device, train
+    from edgecount.toolchain.train.trainer import Progress
 
     plan = load_recipe(recipe).override(init=init, master=master, epochs=epochs)
     job = Job(data, splits, val, out, device or default_device(), resume, weights)
+
+    def tell(progress: Progress) -> None:
+        bar.update(1)
+        if progress.metrics:
+            rows = {**progress.losses, **progress.metrics}
+            parts = "  ".join(f"{name} {value:.3f}" for name, value in rows.items())
+            click.echo(f"\nepoch {progress.epoch}: {parts}")
+
     with click.progressbar(length=plan.schedule.epochs, label=plan.name) as bar:
-        written = train(plan, job, click.echo, lambda _: bar.update(1))
+        written = train(plan, job, click.echo, tell)
     if written is None:
         raise click.ClickException(f"interrupted; go on with --resume --out {out}")
     click.echo(f"wrote {written}")
