@@ -82,7 +82,7 @@ class AugmentSpec(_Section):
     degrade: float = Field(
         0.35, ge=0, le=1, description="Chance of each of blur, noise, low light, JPEG blocks."
     )
-    calm: float = Field(0.15, ge=0, le=1, description="Last part of the run with milder changes.")
+    calm: float = Field(0.2, ge=0, le=1, description="Last part of the run with milder changes.")
 
 
 class LabelSpec(_Section):

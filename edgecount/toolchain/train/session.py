@@ -124,7 +124,7 @@ def prepare(
     model = Detector(recipe.model, len(recipe.classes)).to(device)
     master = None
     if recipe.init.master is not None:
-        network = load_master(recipe.init.master, device)
+        network = load_master(recipe.init.master, device, recipe.schedule.half)
         forgive = recipe.labels.forgive_above
         master = Master(network, recipe.init.likeness, forgive_above=forgive)
     if recipe.init.yolox is None:

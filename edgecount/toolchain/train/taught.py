@@ -43,8 +43,13 @@ class Master:
         return (wanted[:, 4:].amax(1).sigmoid() >= self.forgive_above) & ~certain
 
 
-def load_master(path: Path, device: torch.device) -> nn.Module:
-    """A detector's ONNX file as a network that is never updated, on a GPU in bfloat16.
+def load_master(path: Path, device: torch.device, half: bool) -> nn.Module:
+    """A detector's ONNX file as a network that is never updated.
+
+    Args:
+        path: The file.
+        device: Where it runs.
+        half: On a GPU, keep its weights in bfloat16: it then runs under autocast alone.
 
     Raises:
         MissingExtraError: onnx is not installed.
@@ -60,7 +65,7 @@ def load_master(path: Path, device: torch.device) -> nn.Module:
         raise ModelError(f"{path} cannot be read as an ONNX file: {error}") from error
     network = OnnxNetwork(model, model, learn_scales=False).to(device)
     network.eval().requires_grad_(False)
-    return network.bfloat16() if device.type == "cuda" else network
+    return network.bfloat16() if half and device.type == "cuda" else network
 
 
 def output_distance(
