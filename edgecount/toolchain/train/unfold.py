@@ -29,7 +29,7 @@ def unfold(path: Path, model: Detector, batches: Sequence[Tensor]) -> None:
         MissingExtraError: onnx is not installed.
         ModelError: The file cannot be read, or holds another network.
     """
-    values = read_initializers(path)
+    values = read_weights(path)
     pairs = list(convolutions(model))
     for name, conv, norm in pairs:
         weight, bias = values.get(f"{name}.weight"), values.get(f"{name}.bias")
@@ -72,8 +72,10 @@ def convolutions(
                 yield f"{name}.{own}" if name else own, conv, norm
 
 
-def read_initializers(path: Path) -> Dict[str, Tensor]:
-    """The constants of an ONNX file by name.
+def read_weights(path: Path) -> Dict[str, Tensor]:
+    """Weight and bias of each convolution of an ONNX file, by the name that the module gives them.
+
+    The weight's name says which module it is; equal biases may be stored once, under one name.
 
     Raises:
         MissingExtraError: onnx is not installed.
@@ -88,4 +90,11 @@ def read_initializers(path: Path) -> Dict[str, Tensor]:
         graph = onnx.load(str(path)).graph
     except Exception as error:  # protobuf's DecodeError shares no base with OSError
         raise ModelError(f"{path} cannot be read as an ONNX file: {error}") from error
-    return {i.name: torch.from_numpy(np.array(numpy_helper.to_array(i))) for i in graph.initializer}
+    values = {i.name: np.array(numpy_helper.to_array(i)) for i in graph.initializer}
+    found = {}
+    for node in graph.node:
+        if node.op_type == "Conv" and len(node.input) == 3 and set(node.input[1:]) <= set(values):
+            name = node.input[1]
+            found[name] = torch.from_numpy(values[name])
+            found[name.replace(".weight", ".bias")] = torch.from_numpy(values[node.input[2]])
+    return found

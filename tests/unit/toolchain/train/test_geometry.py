@@ -2,7 +2,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgecount.toolchain.train import geometry  # noqa: E402
+from edgecount.toolchain.train import colour, geometry  # noqa: E402
 from edgecount.toolchain.train.augment import make_batch  # noqa: E402
 from edgecount.toolchain.train.dataset import EMPTY, load_pictures  # noqa: E402
 from edgecount.toolchain.train.recipe import AugmentSpec  # noqa: E402
@@ -64,3 +64,44 @@ def test_a_batch_has_fixed_shapes_and_sane_values(drawn):
     assert images.max() <= 255
     real = boxes[classes >= 0]
     assert (real[:, 2:] > real[:, :2]).all()
+
+
+def test_a_calm_batch_has_few_mosaics_and_keeps_its_colours(drawn):
+    data = load_pictures(find_pairs(drawn(6)), 128, 1, torch.device("cpu"))
+    torch.manual_seed(2)
+    spec = AugmentSpec()
+    single = [
+        float(
+            (geometry.draw_tiles(data, spec, 400, 128, torch.tensor(calm)).rect[:, 0, 2] == 128)
+            .float()
+            .mean()
+        )
+        for calm in (0.0, 1.0)
+    ]
+    assert single[0] == pytest.approx(0.4, abs=0.08)
+    assert single[1] == pytest.approx(0.88, abs=0.06)
+    matrix = colour._colour_matrix(400, spec.colour, torch.ones(()), torch.device("cpu"))
+    natural = (matrix - torch.eye(3)).abs().flatten(1).amax(1) < 0.02
+    assert float(natural.float().mean()) > 0.5
+
+
+def test_bare_ground_has_no_heads_but_pasted_ones(drawn):
+    data = load_pictures(find_pairs(drawn(6)), 128, 1, torch.device("cpu"))
+    torch.manual_seed(2)
+    bare = make_batch(data, AugmentSpec(plain=1.0, paste=0.0), 6, 128, 40, torch.zeros(()))
+    assert (bare.classes == EMPTY).all()
+    pasted = make_batch(data, AugmentSpec(plain=1.0, paste=0.6), 6, 128, 40, torch.zeros(()))
+    assert (pasted.classes >= 0).any()
+    assert (pasted.negatives[..., 2] > pasted.negatives[..., 0]).any()
+
+
+def test_a_cone_stands_on_a_base():
+    rect = torch.zeros(1, 9, 4)
+    tiles = geometry.Slots(torch.zeros(1, 9), rect, rect, rect)
+    patch = torch.tensor([[[10.0, 10, 50, 60]]])
+    patches = geometry.Slots(torch.zeros(1, 1), patch, patch, patch)
+    power, taper, base = (torch.full((1, 1), v) for v in (6.0, 0.8, 0.7))
+    shown = geometry.which_slot(tiles, patches, power, taper, base, 64)[0] == geometry.TILES
+    widths = shown.sum(1)
+    assert widths[14] < 15 < widths[40] < widths[55]
+    assert widths[55] >= 38
