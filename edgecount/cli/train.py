@@ -22,7 +22,8 @@ from edgecount.cli._options import (
 @click.option("--val", multiple=True, help="Split folder to validate on (repeatable).")
 @out_folder_option()
 @click.option("--init", type=click.Path(path_type=Path), help="YOLOX-nano ONNX file to start from.")
-@file_option("--weights", "checkpoint.pt of another run of the same network to start from.")
+@file_option("--master", "ONNX file of a finished, larger detector to learn from, too.")
+@file_option("--weights", "checkpoint.pt or exported ONNX file of the same network to start from.")
 @train_device_option()
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
 @resume_option()
@@ -33,6 +34,7 @@ def command(
     val: Tuple[str, ...],
     out: Path,
     init: Optional[Path],
+    master: Optional[Path],
     weights: Optional[Path],
     device: Optional[str],
     epochs: Optional[int],
@@ -47,11 +49,20 @@ def command(
     extras.require_torch()
     from edgecount.toolchain.train.recipe import load_recipe
     from edgecount.toolchain.train.session import Job, default_device, train
+    from edgecount.toolchain.train.trainer import Progress
 
-    plan = load_recipe(recipe).override(init=init, epochs=epochs)
+    plan = load_recipe(recipe).override(init=init, master=master, epochs=epochs)
     job = Job(data, splits, val, out, device or default_device(), resume, weights)
+
+    def tell(progress: Progress) -> None:
+        bar.update(1)
+        if progress.metrics:
+            rows = {**progress.losses, **progress.metrics}
+            parts = "  ".join(f"{name} {value:.3f}" for name, value in rows.items())
+            click.echo(f"\nepoch {progress.epoch}: {parts}")
+
     with click.progressbar(length=plan.schedule.epochs, label=plan.name) as bar:
-        written = train(plan, job, click.echo, lambda _: bar.update(1))
+        written = train(plan, job, click.echo, tell)
     if written is None:
         raise click.ClickException(f"interrupted; go on with --resume --out {out}")
     click.echo(f"wrote {written}")

@@ -121,7 +121,8 @@ class Parts:
         self.recipe, self.batch = trainer.recipe, trainer._batch(size)
         self.cuda = trainer.device.type == "cuda"
         self.most = self.recipe.schedule.max_boxes
-        self.images, self.boxes, self.classes = self.make()[:3]
+        drawn = self.make()
+        self.images, self.boxes, self.classes = drawn.images, drawn.boxes, drawn.classes
         if self.cuda:
             self.images = self.images.contiguous(memory_format=torch.channels_last)
         self.cells = cells(size, size, trainer.device)
@@ -155,6 +156,10 @@ class Parts:
     def teacher(self) -> None:
         with torch.no_grad():
             self.forward(self.trainer.teacher.teacher.features, self.images[: self.batch // 2])
+
+    def master(self) -> None:
+        with torch.no_grad():
+            self.forward(self.trainer.master.network, self.images)
 
     def loss(self) -> None:
         self.output.grad = None
@@ -196,6 +201,8 @@ def measure(parts: Parts, results: Results, replays: int) -> None:
         add("network, NCHW, cudnn.benchmark", lambda: parts.network(plain, images))
         torch.backends.cudnn.benchmark = False
         trainer.model.to(memory_format=torch.channels_last)
+    if trainer.master is not None:
+        add("master forward", parts.master)
     if trainer.teacher is not None:
         add("teacher forward, half the batch", parts.teacher)
     add("loss forward + backward", parts.loss)
@@ -204,7 +211,7 @@ def measure(parts: Parts, results: Results, replays: int) -> None:
     for group in trainer._optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None
-    whole = add("whole step", lambda: trainer._learn(size))
+    whole = add("whole step", lambda: trainer._learn(trainer._draw(size), size))
     results.add(f"{size} pictures per step", parts.batch)
     results.add(f"{size} pictures/s", round(1e3 * parts.batch / whole))
 
@@ -216,24 +223,28 @@ def no_gradient(work: Callable[[], Any]) -> None:
 
 def pieces_of_a_batch(parts: Parts) -> Dict[str, Callable[[], Any]]:
     """What ``make_batch`` consists of, on fixed draws."""
-    data, spec, calm = parts.trainer.data, parts.recipe.augment, parts.trainer._calm
+    trainer, spec = parts.trainer, parts.recipe.augment
+    data, calm = trainer.data, trainer._calm
     batch, size = parts.batch, parts.size
+    plain = torch.rand(batch, device=trainer.device) < spec.plain
     tiles = geometry.draw_tiles(data, spec, batch, size, calm)
-    patches, heads = geometry.draw_patches(data, spec, batch, size, calm)
-    power = torch.full(heads.shape, 2.0, device=heads.device)
-    slot = geometry.which_slot(tiles, patches, power, power * 0, size)
-    slots = geometry.join(tiles, patches)
-    images = parts.images.contiguous()
+    patches = geometry.draw_patches(data, spec, plain, size, calm)
+    power = torch.full(patches.heads.shape, 2.0, device=trainer.device)
+    outlines = (power, power * 0, power)
+    slot = geometry.which_slot(tiles, patches.slots, *outlines, size)
+    slots, rects = geometry.join(tiles, patches.slots), patches.slots.rect
+    images, painted = parts.images.contiguous(), patches.heads < 0
     return {
         "draw tiles": lambda: geometry.draw_tiles(data, spec, batch, size, calm),
-        "draw patches": lambda: geometry.draw_patches(data, spec, batch, size, calm),
-        "which slot": lambda: geometry.which_slot(tiles, patches, power, power * 0, size),
+        "draw patches": lambda: geometry.draw_patches(data, spec, plain, size, calm),
+        "which slot": lambda: geometry.which_slot(tiles, patches.slots, *outlines, size),
         "render": lambda: geometry.render(data, slots, slot),
-        "paint patches": lambda: colour.paint_patches(images, slot, patches.rect, heads),
+        "paint ground": lambda: colour.paint_ground(images, slot, plain),
+        "paint patches": lambda: colour.paint_patches(images, slot, rects, painted),
         "change colour": lambda: colour.change_colour(images, spec.colour, calm),
         "degrade": lambda: colour.degrade(images, spec.degrade, calm),
         "gather boxes": lambda: geometry.gather_boxes(
-            data, tiles, patches, heads, size, parts.most
+            data, tiles, patches, plain, size, parts.most
         ),
     }
 
@@ -244,10 +255,10 @@ def profile_kernels(trainer: Trainer, size: int, rows: int, folder: Path) -> Non
     cuda = trainer.device.type == "cuda"
     if cuda:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    trainer._learn(size)
+    trainer._learn(trainer._draw(size), size)
     with torch.profiler.profile(activities=activities) as profile:
         for _ in range(3):
-            trainer._learn(size)
+            trainer._learn(trainer._draw(size), size)
         if cuda:
             torch.cuda.synchronize()
     by = "self_cuda_time_total" if cuda else "self_cpu_time_total"
@@ -323,7 +334,8 @@ def _compiled_network(parts: Parts) -> Callable[[], Any]:
 def build(args: argparse.Namespace, results: Results) -> Trainer:
     recipe = load_recipe(args.recipe)
     schedule = {"sizes": args.sizes, "batch": args.batch or recipe.schedule.batch}
-    init = {"yolox": args.init, "distill": recipe.init.distill if args.init else 0.0}
+    distill = recipe.init.distill if args.init else 0.0
+    init = {"yolox": args.init, "distill": distill, "master": args.master}
     recipe = recipe.model_copy(
         update={
             "schedule": recipe.schedule.model_copy(update=schedule),
@@ -346,6 +358,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="YOLO-format folder; drawn pictures without")
     parser.add_argument("--pictures", type=int, default=512)
     parser.add_argument("--init", type=Path, help="YOLOX-nano ONNX file: with the feature teacher")
+    parser.add_argument("--master", type=Path, help="ONNX file of a finished detector")
     parser.add_argument("--sizes", type=int, nargs="+", default=[416, 320])
     parser.add_argument("--batch", type=int)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

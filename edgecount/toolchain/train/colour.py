@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgecount.toolchain.train.geometry import TILES, constant
-from edgecount.toolchain.train.recipe import AugmentSpec
 
 # BGR to Y, I, Q (NTSC) and back: hue is an angle in the I-Q plane, saturation its radius.
 _TO_YIQ = ((0.114, 0.587, 0.299), (-0.322, -0.274, 0.596), (0.312, -0.523, 0.211))
@@ -25,21 +24,41 @@ def pick(batch: int, chance: Union[float, Tensor], device: torch.device) -> Tens
     return (torch.rand(batch, device=device) < chance)[:, None, None, None]
 
 
-def paint_patches(images: Tensor, slot: Tensor, rects: Tensor, heads: Tensor) -> Tensor:
-    """Paint half of the background patches: cloths, cones, boxes, signs with a spot.
+def paint_ground(images: Tensor, slot: Tensor, plain: Tensor) -> Tensor:
+    """Grass, asphalt or any even ground in place of the tiles of some pictures.
+
+    Args:
+        images: (B, 3, H, W).
+        slot: (B, H, W) which slot a pixel shows.
+        plain: (B,) bool, which pictures.
+    """
+    batch, device, size = len(plain), images.device, images.shape[-1]
+    grey = torch.rand(batch, 1, device=device) * 140 + 50
+    tint = torch.rand(batch, 3, device=device) * 2 - 1
+    tint = tint * torch.where(torch.rand(batch, 1, device=device) < 0.5, 10.0, 70.0)
+    coarse = torch.randn(batch, 1, size // 16, size // 16, device=device) * 10
+    fine = torch.randn(batch, 1, size, size, device=device, dtype=images.dtype)
+    rough = torch.rand(batch, 1, 1, 1, device=device) * 18
+    shade = F.interpolate(coarse, size=(size, size), mode="bilinear").to(images.dtype)
+    ground = (grey + tint)[..., None, None].to(images.dtype) + shade + fine * rough.to(images.dtype)
+    here = (plain[:, None, None] & (slot < TILES))[:, None]
+    return torch.where(here, ground.clamp(0, 255), images)
+
+
+def paint_patches(images: Tensor, slot: Tensor, rects: Tensor, painted: Tensor) -> Tensor:
+    """Paint patches: cloths, cones, boxes, signs, with a spot or a stripe.
 
     Args:
         images: (B, 3, H, W).
         slot: (B, H, W) which slot a pixel shows.
         rects: (B, P, 4) rectangles of the patches.
-        heads: (B, P) as ``geometry.draw_patches`` returns.
+        painted: (B, P) bool, which of them.
     """
-    shape, device, size = heads.shape, images.device, images.shape[-1]
+    shape, device, size = painted.shape, images.device, images.shape[-1]
 
     def draw(*more: int) -> Tensor:
         return torch.rand(shape[0], *more, shape[1], device=device)
 
-    painted = (heads < 0) & (draw() < 0.5)
     helmet = draw(3) * 90 + 165  # green and red high, blue high or none
     helmet[:, 0] *= (draw() < 0.5).float()
     colour = torch.where(draw(1) < 0.5, helmet, draw(3) ** 0.7 * 255)
@@ -48,7 +67,8 @@ def paint_patches(images: Tensor, slot: Tensor, rects: Tensor, heads: Tensor) ->
     middle = (rects[..., :2] + rects[..., 2:]).transpose(1, 2) / 2
     half = (rects[..., 2:] - rects[..., :2]).transpose(1, 2).clamp(min=4) / 2
     middle = middle + (draw(2) - 0.5) * 0.8 * half
-    reach = half * (0.25 + 0.4 * draw(1)) * torch.where(draw(1) < 0.5, 1.0, 1e-2)
+    reach = half * (0.25 + 0.4 * draw(1)) * torch.where(draw(1) < 0.6, 1.0, 1e-2)
+    reach = reach * torch.where(draw(2) < 0.25, 50.0, 1.0)  # a stripe across, or down
     table = torch.cat((colour, slope, keep[:, None], draw(3) * 255, middle, 1 / reach), 1)
     tiles = torch.zeros(shape[0], table.shape[1], TILES, device=device)
     tiles[:, 5] = 1  # tiles keep their pixels
@@ -85,18 +105,18 @@ def _colour_matrix(batch: int, chance: float, calm: Tensor, device: torch.device
     """(B, 3, 3) hue turn and saturation; strong with ``chance``, else slight."""
     strong = torch.rand(batch, device=device) < chance
     turn = (torch.rand(batch, device=device) * 2 - 1) * torch.where(strong, math.pi, 0.15)
-    grey = torch.rand(batch, device=device) < 0.25 * chance
+    grey = torch.rand(batch, device=device) < 0.35 * chance
     saturation = torch.rand(batch, device=device) * 1.7
     saturation = torch.where(strong, saturation, 0.8 + 0.4 * torch.rand(batch, device=device))
-    saturation = torch.where(grey, 0.0, saturation)
-    natural = torch.rand(batch, device=device) < 0.4 * calm
+    natural = torch.rand(batch, device=device) < 0.7 * calm
     turn, saturation = torch.where(natural, 0.0, turn), torch.where(natural, 1.0, saturation)
+    saturation = torch.where(grey, 0.0, saturation)
     cos, sin = torch.cos(turn) * saturation, torch.sin(turn) * saturation
     zero, one = torch.zeros_like(cos), torch.ones_like(cos)
     rotate = torch.stack((one, zero, zero, zero, cos, -sin, zero, sin, cos), -1).view(-1, 3, 3)
     matrix = constant(_FROM_YIQ, device) @ rotate @ constant(_TO_YIQ, device)
     order = torch.rand(batch, 3, device=device).argsort(1)
-    keep = torch.rand(batch, device=device) > 0.15 * chance
+    keep = torch.rand(batch, device=device) > 0.15 * chance * (1 - calm)
     order = torch.where(keep[:, None], torch.arange(3, device=device), order)
     return matrix.gather(1, order[..., None].expand(-1, -1, 3))
 
@@ -134,18 +154,3 @@ def jpeg_blocks(images: Tensor) -> Tensor:
     step = step.to(images.dtype)
     coded = (coded / step).round() * step
     return torch.einsum("ui,bchuwv,vj->bchiwj", dct, coded, dct).reshape_as(images)
-
-
-def augment_colour(
-    images: Tensor,
-    slot: Tensor,
-    rects: Tensor,
-    heads: Tensor,
-    spec: AugmentSpec,
-    calm: Tensor,
-) -> Tensor:
-    """All changes of this module in their order: scene, light, camera."""
-    if heads.shape[1]:
-        images = paint_patches(images, slot, rects, heads)
-    images = change_colour(images, spec.colour, calm)
-    return degrade(images, spec.degrade, calm)

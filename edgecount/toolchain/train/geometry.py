@@ -38,6 +38,21 @@ class Slots:
     rect: Tensor
 
 
+@dataclass(frozen=True)
+class Patches:
+    """What is pasted over B pictures, P slots each.
+
+    Attributes:
+        slots: Where from and where to.
+        heads: (B, P) int64, which of the source's boxes a patch shows; -1 for background.
+        known: (B, P) bool, a known look-alike: no head, though it looks like one.
+    """
+
+    slots: Slots
+    heads: Tensor
+    known: Tensor
+
+
 @functools.lru_cache(maxsize=64)
 def constant(values: Tuple[Any, ...], device: torch.device) -> Tensor:
     """A tensor of (nested) tuples, made once: a graph in capture may not copy from the host."""
@@ -74,7 +89,7 @@ def draw_tiles(data: PictureSet, spec: AugmentSpec, batch: int, size: int, calm:
     """
     device = data.atlas.device
     chance = torch.rand(batch, device=device)
-    one = spec.layout[0] + calm * (1 - spec.layout[0]) * 0.5
+    one = spec.layout[0] + calm * (1 - spec.layout[0]) * 0.8
     two = one + (1 - one) * spec.layout[1] / max(1e-6, spec.layout[1] + spec.layout[2])
     grid = 1 + (chance > one).long() + (chance > two).long()
     edges_x, edges_y = _edges(grid, size), _edges(grid, size)
@@ -130,14 +145,20 @@ def _place(extent: Tensor, forward: Tensor, rect: Tensor) -> Tensor:
 
 
 def draw_patches(
-    data: PictureSet, spec: AugmentSpec, batch: int, size: int, calm: Tensor
-) -> Tuple[Slots, Tensor]:
+    data: PictureSet, spec: AugmentSpec, plain: Tensor, size: int, calm: Tensor
+) -> Patches:
     """Patches to paste: heads from other pictures, and pieces of background of the same shape.
 
-    Returns:
-        Slots, and for each patch (B, P) the index of the head it shows, or -1 for a piece of
-        background (which may be painted over: see ``colour.paint_patches``).
+    A head comes alone or with the shoulders below it: what tells it from a cone or a ball.
+
+    Args:
+        data: Sources.
+        spec: Chances and ranges.
+        plain: (B,) bool, pictures of bare ground: they get more patches.
+        size: Side of the output in pixels.
+        calm: () float, 1 near the end of a run: fewer patches.
     """
+    batch = len(plain)
     device, shape = data.atlas.device, (batch, spec.pastes)
     source = torch.randint(len(data), shape, device=device)
     boxes, kinds = data.boxes[source], data.classes[source]
@@ -161,19 +182,36 @@ def draw_patches(
         torch.full(shape, 9.0, device=device), torch.full(shape, 80.0, device=device)
     )
     zoom = width / (region[..., 2:] - region[..., :2]).mean(-1).clamp(min=1)
+    body = is_head & (width < 50) & (torch.rand(shape, device=device) < spec.bodies)
+    region = torch.where(body[..., None], with_shoulders(region), region)
     angle = _angles(zoom.shape, calm * 0 + 0.3, device)
     flip = torch.where(torch.rand_like(zoom) < 0.5, -1.0, 1.0)
     stretch = torch.exp((torch.rand_like(zoom) - 0.5) * 0.6)
     forward = linear_map(zoom, stretch, angle, flip)
-    margin = torch.where(is_head | known, 1.12, 1.0)[..., None]
+    margin = torch.where((is_head & ~body) | known, 1.12, 1.0)[..., None]
     half = (region[..., 2:] - region[..., :2]) / 2 * margin
     reach = (forward.square() @ half.square()[..., None])[..., 0].sqrt()  # of the inscribed ellipse
     q = torch.rand(*shape, 2, device=device) * size
-    chance = spec.paste * (1 - 0.7 * calm)
+    chance = torch.where(plain[:, None], min(1.0, 1.6 * spec.paste), spec.paste * (1 - 0.7 * calm))
     used = (torch.rand(shape, device=device) < chance) & (is_head | free)
     rect = torch.cat((q - reach, q + reach), -1) * used[..., None]
     p = (region[..., :2] + region[..., 2:]) / 2
-    return Slots(source, forward, torch.cat((p, q), -1), rect), torch.where(is_head, pick, -1)
+    slots = Slots(source, forward, torch.cat((p, q), -1), rect)
+    return Patches(slots, torch.where(is_head, pick, -1), known)
+
+
+def with_shoulders(heads: Tensor) -> Tensor:
+    """Boxes of heads (…, 4) as boxes of a head and what is below it down to the chest."""
+    width, height = heads[..., 2] - heads[..., 0], heads[..., 3] - heads[..., 1]
+    return torch.stack(
+        (
+            heads[..., 0] - 0.7 * width,
+            heads[..., 1] - 0.15 * height,
+            heads[..., 2] + 0.7 * width,
+            heads[..., 3] + 1.9 * height,
+        ),
+        -1,
+    )
 
 
 def intersection(a: Tensor, b: Tensor) -> Tensor:
@@ -200,18 +238,27 @@ def move_boxes(boxes: Tensor, forward: Tensor, offset: Tensor) -> Tensor:
 
 
 def gather_boxes(
-    data: PictureSet, tiles: Slots, patches: Slots, heads: Tensor, size: int, most: int
+    data: PictureSet, tiles: Slots, patches: Patches, plain: Tensor, size: int, most: int
 ) -> Tuple[Tensor, Tensor]:
-    """Boxes (B, most, 4) and classes (B, most) of the pictures that the slots make."""
+    """Boxes (B, most, 4) and classes (B, most) of the pictures that the slots make.
+
+    Args:
+        data: Sources.
+        tiles: Mosaic tiles.
+        patches: What is pasted over them.
+        plain: (B,) bool, pictures whose tiles are painted over.
+        size: Side of the output in pixels.
+        most: Boxes kept per picture.
+    """
     boxes = move_boxes(data.boxes[tiles.source], tiles.forward, tiles.offset)
     kinds = data.classes[tiles.source]
     clipped = clip(boxes, tiles.rect[:, :, None])
     seen = area(clipped) / area(boxes).clamp(min=1e-6)
     kinds = torch.where((seen < VISIBLE) & (kinds >= 0), IGNORE, kinds)
-    kinds = torch.where(seen < 0.05, EMPTY, kinds)
+    kinds = torch.where((seen < 0.05) | plain[:, None, None], EMPTY, kinds)
     clipped, kinds = clipped.flatten(1, 2), kinds.flatten(1, 2)
-    if heads.shape[1]:
-        clipped, kinds = _add_patches(data, patches, heads, clipped, kinds, size)
+    if patches.heads.shape[1]:
+        clipped, kinds = _add_patches(data, patches, clipped, kinds, size)
     side = (clipped[..., 2:] - clipped[..., :2]).amin(-1)
     kinds = torch.where((side < 4) & (kinds >= 0), IGNORE, kinds)
     kinds = torch.where(side < 1, EMPTY, kinds)
@@ -220,15 +267,19 @@ def gather_boxes(
 
 
 def _add_patches(
-    data: PictureSet, patches: Slots, heads: Tensor, boxes: Tensor, kinds: Tensor, size: int
+    data: PictureSet, pasted: Patches, boxes: Tensor, kinds: Tensor, size: int
 ) -> Tuple[Tensor, Tensor]:
-    """Ignore what patches cover, and add the heads that they show."""
+    """Ignore what patches cover, and add the heads that they show.
+
+    Of other heads beside the one that a patch was cut for, too little may be seen: ignored.
+    """
+    patches, heads = pasted.slots, pasted.heads
     rects = patches.rect
     covered = intersection(boxes[:, :, None], rects[:, None]).amax(-1)
     kinds = torch.where((covered > COVERED * area(boxes)) & (kinds >= 0), IGNORE, kinds)
     index = heads.clamp(min=0)[..., None]
-    shown = data.boxes[patches.source].gather(2, index[..., None].expand(-1, -1, 1, 4))
-    moved = move_boxes(shown, patches.forward, patches.offset)[:, :, 0]
+    every = move_boxes(data.boxes[patches.source], patches.forward, patches.offset)
+    moved = every.gather(2, index[..., None].expand(-1, -1, 1, 4))[:, :, 0]
     frame = constant((0.0, 0.0, float(size), float(size)), moved.device)
     inside = clip(moved, frame)
     shown_kind = data.classes[patches.source].gather(2, index)[..., 0]
@@ -240,7 +291,15 @@ def _add_patches(
     hidden = over.amax(-1) > COVERED * area(moved)
     new = torch.where((part < VISIBLE) | hidden, IGNORE, shown_kind)
     new = torch.where(used & (part > 0.05), new, EMPTY)
-    return torch.cat((inside, boxes), 1), torch.cat((new, kinds), 1)
+    beside = clip(clip(every, rects[:, :, None]), frame)
+    chosen = torch.arange(every.shape[2], device=rects.device) == index
+    seen = area(beside) > 0.05 * area(every).clamp(min=1e-6)
+    seen = seen & used[..., None] & ~chosen & (data.classes[patches.source] != EMPTY)
+    other = torch.where(seen, IGNORE, EMPTY).flatten(1)
+    return (
+        torch.cat((inside, boxes, beside.flatten(1, 2)), 1),
+        torch.cat((new, kinds, other), 1),
+    )
 
 
 def clip(boxes: Tensor, rect: Tensor) -> Tensor:
@@ -250,7 +309,9 @@ def clip(boxes: Tensor, rect: Tensor) -> Tensor:
     return torch.cat((low, torch.maximum(high, low)), -1)
 
 
-def which_slot(tiles: Slots, patches: Slots, power: Tensor, taper: Tensor, size: int) -> Tensor:
+def which_slot(
+    tiles: Slots, patches: Slots, power: Tensor, taper: Tensor, base: Tensor, size: int
+) -> Tensor:
     """(B, size, size) int64: the slot that each pixel shows. Patches are superellipses.
 
     Args:
@@ -258,6 +319,7 @@ def which_slot(tiles: Slots, patches: Slots, power: Tensor, taper: Tensor, size:
         patches: Patches; a later one lies over an earlier one.
         power: (B, P) exponent of a patch's outline: 1 a diamond, 2 an ellipse, 6 a rectangle.
         taper: (B, P) how much narrower a patch is at its top, 0..1: a cone.
+        base: (B, P) height, -1 at the top to 1, below which a patch has its full width.
         size: Side of the output.
     """
     at = torch.arange(size, device=power.device) + 0.5
@@ -270,6 +332,7 @@ def which_slot(tiles: Slots, patches: Slots, power: Tensor, taper: Tensor, size:
         used = (x2 > x1)[:, None, None]
         dx, dy = _from_middle(at, x1, x2), _from_middle(at, y1, y2)
         width = 1 - taper[:, i, None] * (1 - dy.clamp(-1, 1)) / 2
+        width = torch.where(dy > base[:, i, None], 1.0, width)
         dx = dx[:, None, :].abs() / width[:, :, None]
         p = power[:, i, None, None]
         inside = (dx**p + dy[:, :, None].abs() ** p < 1) & used

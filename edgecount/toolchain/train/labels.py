@@ -12,11 +12,10 @@ from typing import List, Optional, Tuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgecount.toolchain.train.dataset import EMPTY, IGNORE, PictureSet
-from edgecount.toolchain.train.model import Detector
 from edgecount.toolchain.train.recipe import LabelSpec
 from edgecount.toolchain.train.validate import Candidates, batches, candidates, predict, suppress
 from edgecount.toolchain.train.yolox import YoloxNano
@@ -110,7 +109,7 @@ class Round:
 
 
 def relabel(
-    model: Detector,
+    model: nn.Module,
     data: PictureSet,
     original: Tensor,
     spec: LabelSpec,
@@ -123,7 +122,7 @@ def relabel(
     is at hand, only what lies in the upper part of a person can be one; the rest are look-alikes.
 
     Args:
-        model: The averaged network, in evaluation mode.
+        model: A detector in evaluation mode: the averaged network, or a finished one.
         data: The training set.
         original: (N, M) its classes before the first round.
         spec: Scores from which a region is added or ignored.
@@ -166,7 +165,7 @@ def unmatched(
     return result
 
 
-def _agreed(model: Detector, images: Tensor, lowest: float) -> List[Candidates]:
+def _agreed(model: nn.Module, images: Tensor, lowest: float) -> List[Candidates]:
     """Per picture, what the network sees at two scales under all changes, scores averaged."""
     size = images.shape[-1]
     larger = round(size * ENLARGED / 32) * 32
@@ -185,7 +184,7 @@ def _agreed(model: Detector, images: Tensor, lowest: float) -> List[Candidates]:
 
 
 def _consensus(
-    model: Detector, images: Tensor, lowest: float, scale: float = 1.0
+    model: nn.Module, images: Tensor, lowest: float, scale: float = 1.0
 ) -> List[Candidates]:
     grey = images.mean(1, keepdim=True).expand_as(images)
     views = [images, grey, images[:, (1, 2, 0)]]

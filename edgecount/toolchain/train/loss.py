@@ -1,7 +1,7 @@
 """The loss: cross-entropy of the scores against quality targets, and complete IoU of the boxes."""
 
 import math
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ def detection_loss(
     centres: Tensor,
     strides: Tensor,
     box_weight: float,
+    forgiven: Optional[Tensor] = None,
 ) -> Tuple[Tensor, Dict[str, Tensor]]:
     """Loss of a batch.
 
@@ -47,6 +48,7 @@ def detection_loss(
         centres: (A, 2) centres of the cells.
         strides: (A,) strides of the cells.
         box_weight: Weight of the box term.
+        forgiven: (B, A) bool, cells that are not learned as background, though no box is there.
 
     Returns:
         The loss to minimise, and its parts, detached.
@@ -59,8 +61,11 @@ def detection_loss(
         target = F.one_hot(kind, logits.shape[2]) if logits.shape[2] > 1 else 1
         target = found.quality[..., None] * target
         total = found.quality.sum().clamp(min=1)
+        counted = found.counted
+        if forgiven is not None:
+            counted = counted * (found.positive | ~forgiven)
     score = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    score_loss = (score * found.counted[..., None]).sum() / total
+    score_loss = (score * counted[..., None]).sum() / total
     overlap = complete_iou(predicted, target_box)
     box_loss = ((1 - overlap) * found.quality).sum() / total
     loss = score_loss + box_weight * box_loss

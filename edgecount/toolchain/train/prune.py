@@ -5,6 +5,7 @@ itself, and fine-tuning starts from it.
 """
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any, List
 
@@ -13,6 +14,8 @@ from torch import nn
 
 from edgecount.errors import MissingExtraError
 from edgecount.toolchain.train.model import Detector, count_macs
+
+MULTIPLE = 8  # of channels: what integer kernels run fastest
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ def prune(model: Detector, ratio: float, side: int) -> Detector:
 
     Args:
         model: A trained detector; batch norms must not be folded.
-        ratio: Part of the channels of each group, 0..1.
+        ratio: Part of the channels of each group, 0..1; what is kept is rounded up to a multiple
+            of ``MULTIPLE``, so that narrow layers, which hold the least to spare, lose none.
         side: Size of the example input.
 
     Returns:
@@ -53,13 +57,23 @@ def prune(model: Detector, ratio: float, side: int) -> Detector:
         raise MissingExtraError("torch-pruning", "train") from error
     model = copy.deepcopy(model).cpu().requires_grad_(True)
     outputs: List[Any] = [m for level in model.head.levels for m in (level.box, level.score)]
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    ratios = {m: exact_ratio(m.out_channels, ratio) for m in convolutions if m not in outputs}
     pruner = torch_pruning.pruner.MetaPruner(
         model,
         torch.zeros(1, 3, side, side),
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=ratio,
+        pruning_ratio_dict=ratios,
         ignored_layers=outputs,
-        round_to=8,
     )
     pruner.step()
     return copy.deepcopy(model)
+
+
+def exact_ratio(channels: int, ratio: float) -> float:
+    """The ratio that leaves a layer the next multiple of ``MULTIPLE`` above what is to be kept.
+
+    The pruning library rounds down itself: of 16 channels, 11 to be kept, it would leave 8.
+    """
+    kept = min(channels, MULTIPLE * math.ceil((1 - ratio) * channels / MULTIPLE - 1e-9))
+    return 1 - (kept + 0.5) / channels  # the half: int(channels * (1 - ratio)) must not fall short

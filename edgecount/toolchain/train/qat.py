@@ -30,8 +30,8 @@ from edgecount.toolchain.train.dataset import PictureSet
 from edgecount.toolchain.train.onnx_network import OnnxNetwork
 from edgecount.toolchain.train.recipe import InitSpec, LabelSpec, TrainRecipe
 from edgecount.toolchain.train.session import Job, Report, load_data, seed_everything
-from edgecount.toolchain.train.taught import TaughtTrainer
-from edgecount.toolchain.train.trainer import Progress
+from edgecount.toolchain.train.taught import Master
+from edgecount.toolchain.train.trainer import Progress, Trainer
 from edgecount.toolchain.train.validate import validate
 
 STEPS_APART = 1.01  # ONNX Runtime may round one value in many to the neighbouring step
@@ -124,8 +124,8 @@ def prepare_from_images(model: str, images: Path, rules: PrecisionRules, out: Pa
     return QatJob(start, table, rules, recipe)
 
 
-class QatTrainer(TaughtTrainer):
-    """A taught trainer in which clipping points have a learning rate of their own."""
+class QatTrainer(Trainer):
+    """A trainer in which clipping points have a learning rate of their own."""
 
     def _rate_share(self, name: str) -> float:
         return self.recipe.qat.scale_rate if name.startswith("octaves.") else 1.0
@@ -162,7 +162,8 @@ def train_quantised(
     seed_everything(recipe.schedule.seed)
     trainer = _prepare(recipe, what, plain, job, report)
     held_out = trainer.held_out
-    fp32 = _measure(trainer.master, held_out, recipe.size)
+    assert trainer.master is not None
+    fp32 = _measure(trainer.master.network, held_out, recipe.size)
     before = _measure(trainer.ema, held_out, recipe.size)
     checkpoint = job.out / "checkpoint.pt"
     if job.resume and checkpoint.is_file():
@@ -308,15 +309,8 @@ def _prepare(recipe: TrainRecipe, what: QatJob, plain: Any, job: Job, report: Re
     data = load_data(recipe, job, job.splits, device)
     held_out = load_data(recipe, job, job.held_out, device) if job.held_out else None
     report(f"{len(data)} pictures, {len(network.quantised)} quantised activations")
-    return QatTrainer(
-        recipe,
-        network,
-        fp32,
-        data,
-        held_out,
-        labels=recipe.qat.labels,
-        likeness=recipe.qat.teacher,
-    )
+    master = Master(fp32.eval().requires_grad_(False), recipe.qat.teacher, recipe.qat.labels)
+    return QatTrainer(recipe, network, data, held_out, master=master)
 
 
 def _measure(

@@ -47,6 +47,10 @@ class InitSpec(_Section):
     lr_scale: float = Field(
         1.0, gt=0, le=1, description="Learning rate of initialised layers, relative to new ones."
     )
+    master: Optional[Path] = Field(
+        None, description="A finished, larger detector's ONNX file, whose output is learned, too."
+    )
+    likeness: float = Field(1.0, ge=0, description="Weight of giving its scores and boxes.")
 
 
 class AugmentSpec(_Section):
@@ -68,11 +72,17 @@ class AugmentSpec(_Section):
         6, ge=0, description="Patches per picture: heads from elsewhere, and look-alikes."
     )
     paste: float = Field(0.45, ge=0, le=1, description="Chance of each patch.")
+    bodies: float = Field(
+        0.6, ge=0, le=1, description="Part of the pasted small heads that bring their shoulders."
+    )
+    plain: float = Field(
+        0.08, ge=0, le=1, description="Chance of bare ground instead of a picture, under patches."
+    )
     colour: float = Field(0.6, ge=0, le=1, description="Chance of a strong colour change.")
     degrade: float = Field(
         0.35, ge=0, le=1, description="Chance of each of blur, noise, low light, JPEG blocks."
     )
-    calm: float = Field(0.15, ge=0, le=1, description="Last part of the run with milder changes.")
+    calm: float = Field(0.2, ge=0, le=1, description="Last part of the run with milder changes.")
 
 
 class LabelSpec(_Section):
@@ -83,6 +93,11 @@ class LabelSpec(_Section):
     )
     relabel_at: List[float] = Field(
         default_factory=list, description="Parts of the run after which the set is labelled anew."
+    )
+    forgive_above: float = Field(
+        0.6,
+        ge=0,
+        description="Score of init.master from which an unlabelled place is no mistake.",
     )
     add_above: float = Field(0.5, description="Agreed score from which an unlabelled head counts.")
     ignore_above: float = Field(0.3, description="Agreed score from which a region is ignored.")
@@ -152,13 +167,16 @@ class TrainRecipe(_Section):
     def override(
         self,
         init: Optional[Path] = None,
+        master: Optional[Path] = None,
         epochs: Optional[int] = None,
         qat_epochs: Optional[int] = None,
     ) -> "TrainRecipe":
         """A copy with what the command line says instead."""
         changes: Dict[str, Any] = {}
-        if init is not None:
-            changes["init"] = self.init.model_copy(update={"yolox": init})
+        given = {"yolox": init, "master": master}
+        if init is not None or master is not None:
+            update = {key: path for key, path in given.items() if path is not None}
+            changes["init"] = self.init.model_copy(update=update)
         if epochs is not None:
             changes["schedule"] = self.schedule.model_copy(update={"epochs": epochs})
         if qat_epochs is not None:

@@ -22,8 +22,9 @@ from edgecount.toolchain.train.labels import find_people, ignore_people
 from edgecount.toolchain.train.model import Detector
 from edgecount.toolchain.train.prune import prune, size_of
 from edgecount.toolchain.train.recipe import InitSpec, LabelSpec, TrainRecipe
-from edgecount.toolchain.train.taught import TaughtTrainer
+from edgecount.toolchain.train.taught import Master, load_master
 from edgecount.toolchain.train.trainer import Progress, Trainer
+from edgecount.toolchain.train.unfold import unfold
 from edgecount.toolchain.train.validate import validate
 from edgecount.toolchain.yolo_files import find_pairs
 
@@ -43,7 +44,7 @@ class Job:
         out: Folder for checkpoint, curves and ONNX file.
         device: ``cpu`` or ``cuda``.
         resume: Go on from the checkpoint in ``out``.
-        weights: Checkpoint of another run of the same network to start from.
+        weights: Checkpoint or exported ONNX file of the same network to start from.
     """
 
     data: Path
@@ -82,7 +83,7 @@ def train(
     report(f"{len(data)} pictures, {int((data.classes >= 0).sum())} boxes")
     trainer = prepare(recipe, data, held_out, report)
     if job.weights is not None:
-        trainer.start_from(job.weights)
+        start_from(trainer, job.weights)
     checkpoint = job.out / "checkpoint.pt"
     if job.resume and checkpoint.is_file():
         trainer.resume(checkpoint)
@@ -96,18 +97,40 @@ def train(
     return path
 
 
+def start_from(trainer: Trainer, path: Path) -> None:
+    """Take the weights of a finished network: a checkpoint's averaged ones, or an ONNX file's.
+
+    Raises:
+        ModelError: The file cannot be read, or holds another network.
+    """
+    if path.suffix == ".onnx":
+        unfold(path, trainer.model, _sample(trainer.data))
+        trainer.ema.load_state_dict(trainer.model.state_dict())
+    else:
+        trainer.start_from(path)
+
+
+def _sample(data: PictureSet) -> List[torch.Tensor]:
+    """Batches of pictures on which a network's activations are measured."""
+    order = torch.randperm(len(data))[: MEASURED * 32].to(data.atlas.device)
+    return [data.pictures(part) for part in order.split(32)]
+
+
 def prepare(
     recipe: TrainRecipe, data: PictureSet, held_out: Optional[PictureSet], report: Report
 ) -> Trainer:
     """Build the network, give it its initial weights, clean the labels."""
     device = data.atlas.device
     model = Detector(recipe.model, len(recipe.classes)).to(device)
+    master = None
+    if recipe.init.master is not None:
+        network = load_master(recipe.init.master, device, recipe.schedule.half)
+        forgive = recipe.labels.forgive_above
+        master = Master(network, recipe.init.likeness, forgive_above=forgive)
     if recipe.init.yolox is None:
-        return Trainer(recipe, model, data, held_out)
+        return Trainer(recipe, model, data, held_out, master=master)
     teacher = yolox.YoloxNano(recipe.init.yolox).to(device)
-    order = torch.randperm(len(data))[: MEASURED * 32].to(device)
-    pictures: List[torch.Tensor] = [data.pictures(part) for part in order.split(32)]
-    yolox.start_from(teacher, model, pictures)
+    yolox.start_from(teacher, model, _sample(data))
     people = find_people(data, teacher)
     if recipe.labels.ignore_people:
         count = ignore_people(data, people)
@@ -116,7 +139,7 @@ def prepare(
     teacher.trunk = fold_norms(teacher.trunk)
     if recipe.init.distill:
         features = yolox.FeatureTeacher(teacher, recipe.model.neck_width).to(device)
-    return Trainer(recipe, model, data, held_out, features, people)
+    return Trainer(recipe, model, data, held_out, features, people, master)
 
 
 @dataclass(frozen=True)
@@ -156,7 +179,8 @@ def prune_and_tune(
     whole = copy.deepcopy(model).cpu()
     model = prune(model, ratio, recipe.size).to(device)
     pruned = _measure(model, held_out, recipe.size)
-    trainer = TaughtTrainer(recipe, model, copy.deepcopy(whole).to(device), data, held_out)
+    master = Master(copy.deepcopy(whole).to(device).eval().requires_grad_(False))
+    trainer = Trainer(recipe, model, data, held_out, master=master)
     checkpoint = job.out / "checkpoint.pt"
     if job.resume and checkpoint.is_file():
         trainer.resume(checkpoint)

@@ -7,7 +7,7 @@ graph; on a CPU they run one after the other, the same code.
 
 import copy
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -17,17 +17,40 @@ from torch import Tensor, nn
 from edgecount.errors import ModelError
 from edgecount.toolchain.train.augment import make_batch
 from edgecount.toolchain.train.dataset import PictureSet
-from edgecount.toolchain.train.labels import People, relabel
+from edgecount.toolchain.train.labels import People, Round, relabel
 from edgecount.toolchain.train.loss import detection_loss
 from edgecount.toolchain.train.model import cells
 from edgecount.toolchain.train.recipe import TrainRecipe
+from edgecount.toolchain.train.taught import Master, inside_any, output_distance
 from edgecount.toolchain.train.validate import validate
 from edgecount.toolchain.train.yolox import FeatureTeacher
 
-LOSSES = ("score", "box", "teacher")
+LOSSES = ("score", "box", "teacher", "master")
 CLIP = 10.0
 LAST_RATE = 0.02  # learning rate at the end, relative to its peak
 WARM_UP_STEPS = 3  # eager steps before a CUDA graph is captured
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one step learns from; see :class:`~.augment.Batch`.
+
+    Attributes:
+        images: (B, 3, H, W) as the network takes them.
+        boxes, classes, negatives: As in the batch.
+        wanted: (B, 4 + C, A) float32, what the master gives; empty without one.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    classes: Tensor
+    negatives: Tensor
+    wanted: Tensor
+
+    def take(self, other: "Lesson") -> None:
+        """Become a copy of another one of the same shapes, in place."""
+        for field in fields(self):
+            getattr(self, field.name).copy_(getattr(other, field.name))
 
 
 @dataclass
@@ -54,9 +77,8 @@ class Trainer:
         held_out: Pictures to validate on; no validation when None.
         teacher: Keeps features near another network's, when given.
         people: Where a person detector sees people, for labelling anew.
+        master: A finished network whose scores and boxes are learned, too, when given.
     """
-
-    _label_weight = 1.0  # of the labels' loss, beside the teacher's
 
     def __init__(
         self,
@@ -66,12 +88,14 @@ class Trainer:
         held_out: Optional[PictureSet] = None,
         teacher: Optional[FeatureTeacher] = None,
         people: Optional[People] = None,
+        master: Optional[Master] = None,
     ) -> None:
         self.recipe, self.model, self.data, self.held_out = recipe, model, data, held_out
-        self.teacher, self._people = teacher, people
+        self.teacher, self._people, self.master = teacher, people, master
         self.device = data.atlas.device
         if self.device.type == "cuda":
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for network in (model, *([master.network] if master else [])):
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(model).eval().requires_grad_(False)
         self.step = 0
         self.history: List[Progress] = []
@@ -82,6 +106,8 @@ class Trainer:
         self._sums = torch.zeros(len(LOSSES), device=self.device)
         self._optimizer = self._make_optimizer()
         self._graphs: Dict[int, Any] = {}
+        self._drawn: Dict[int, Lesson] = {}
+        self._ahead: Any = torch.cuda.Stream() if self.device.type == "cuda" else None
         self._make_batch: Callable[..., Any] = make_batch
         self._loss: Callable[..., Any] = detection_loss
         self._network: Callable[[Tensor], Any] = self._forward
@@ -161,6 +187,8 @@ class Trainer:
         """
         epochs = self.recipe.schedule.epochs
         last = min(epochs, until or epochs)
+        if self.master and self.step == 0 and self.recipe.labels.relabel_at:
+            self._relabel()
         try:
             while self.step < last * self.steps_per_epoch:
                 self._run_epoch()
@@ -183,7 +211,7 @@ class Trainer:
             if self.device.type == "cuda":
                 self._graphed_step(size)
             else:
-                self._learn(size)
+                self._learn(self._draw(size), size)
             self.step += 1
 
     def _end_epoch(self, every: int, epochs: int) -> Progress:
@@ -192,8 +220,10 @@ class Trainer:
         self._sums.zero_()
         progress = Progress(epoch, self.step, len(self.data), dict(zip(LOSSES, losses)), {})
         marks = [max(1, round(part * epochs)) for part in self.recipe.labels.relabel_at]
-        if epoch in marks:
-            self._relabel(progress)
+        if epoch in marks and not self.master:  # a master said at the start what it had to say
+            found = self._relabel()
+            progress.added, progress.ignored = found.added, found.ignored
+            progress.look_alikes = len(found.look_alikes[0])
         if self.held_out is not None and (epoch % every == 0 or epoch == epochs):
             progress.metrics = validate(
                 self.ema, self.held_out, self.recipe.size, half=self.recipe.schedule.half
@@ -201,13 +231,13 @@ class Trainer:
         self.history.append(progress)
         return progress
 
-    def _relabel(self, progress: Progress) -> None:
+    def _relabel(self) -> Round:
         labels = self.recipe.labels
-        found = relabel(self.ema, self.data, self._original_classes, labels, self._people)
+        judge = self.master.network if self.master else self.ema
+        found = relabel(judge, self.data, self._original_classes, labels, self._people)
         pictures, boxes = (torch.from_numpy(a).to(self.device) for a in found.look_alikes)
         self.data.set_spots(pictures, boxes, labels.look_alikes)
-        progress.added, progress.ignored = found.added, found.ignored
-        progress.look_alikes = len(pictures)
+        return found
 
     def _set_schedule(self) -> None:
         """Put learning rate, decay and strength of this step where the graph reads them."""
@@ -232,33 +262,48 @@ class Trainer:
         """
         return self.recipe.init.distill * (4.0 if done < self.recipe.schedule.warmup else 1 - done)
 
-    def _learn(self, size: int) -> None:
-        """One step; also what a CUDA graph captures, so nothing here waits for the device."""
-        recipe = self.recipe
+    def _draw(self, size: int) -> Lesson:
+        """What a step learns from: pictures, what is labelled in them, what the master sees."""
+        recipe, cuda = self.recipe, self.device.type == "cuda"
         batch, most = self._batch(size), recipe.schedule.max_boxes
-        images, boxes, classes = self._make_batch(
-            self.data, recipe.augment, batch, size, most, self._calm
-        )
-        cuda = self.device.type == "cuda"
+        drawn = self._make_batch(self.data, recipe.augment, batch, size, most, self._calm)
+        images = drawn.images
         if cuda:
             images = images.contiguous(memory_format=torch.channels_last)
-        centres, strides = cells(size, size, self.device)
-        half = cuda and recipe.schedule.half
-        if not half:
+        if not (cuda and recipe.schedule.half):
             images = images.float()  # batches are made in half precision on a GPU
-        with torch.autocast(self.device.type, torch.bfloat16, half, cache_enabled=False):
-            features, output = self._network(images)
-            apart = self._apart(images, features, output)
+        with self._autocast():
+            wanted = self._wanted(images)
+        return Lesson(images, drawn.boxes, drawn.classes, drawn.negatives, wanted)
+
+    def _autocast(self) -> torch.autocast:
+        half = self.device.type == "cuda" and self.recipe.schedule.half
+        return torch.autocast(self.device.type, torch.bfloat16, half, cache_enabled=False)
+
+    def _learn(self, drawn: Lesson, size: int) -> None:
+        """One step; also what a CUDA graph captures, so nothing here waits for the device."""
+        recipe, wanted = self.recipe, drawn.wanted
+        centres, strides = cells(size, size, self.device)
+        with self._autocast():
+            features, output = self._network(drawn.images)
+            apart = self._apart(drawn.images, features)
+        output, certain = output.float(), inside_any(drawn.negatives, centres)
+        weight = recipe.schedule.box_weight
+        forgiven = self.master.forgives(wanted, certain) if self.master else None
         loss, parts = self._loss(
-            output.float(), boxes, classes, centres, strides, recipe.schedule.box_weight
+            output, drawn.boxes, drawn.classes, centres, strides, weight, forgiven
         )
-        loss = self._label_weight * loss + self._teacher_weight * apart
+        unlike = torch.zeros_like(self._calm)
+        if self.master:
+            unlike = output_distance(output, wanted, (size, size), weight, 1 - certain.float())
+            loss = self.master.labels * loss + self.master.likeness * unlike
+        loss = loss + self._teacher_weight * apart
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), CLIP, foreach=True)
         self._optimizer.step()
         self._average()
-        self._sums += torch.stack((parts["score"], parts["box"], apart.detach()))
+        self._sums += torch.stack((parts["score"], parts["box"], apart.detach(), unlike.detach()))
 
     def _forward(self, images: Tensor) -> Tuple[Tuple[Tensor, ...], Tensor]:
         if self.teacher is None:
@@ -266,11 +311,18 @@ class Trainer:
         features = self.model.features(images)
         return features, self.model.head(features)
 
-    def _apart(self, images: Tensor, features: Sequence[Tensor], output: Tensor) -> Tensor:  # noqa: ARG002
-        """How far the network is from its teacher, ()."""
+    def _apart(self, images: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """How far the network's features are from its teacher's, ()."""
         if self.teacher is None:
             return torch.zeros_like(self._calm)
         return self.teacher(images, features)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def _wanted(self, images: Tensor) -> Tensor:
+        """What the master gives, (B, 4 + C, A); nothing without one."""
+        if self.master is None:
+            return images.new_zeros(0)
+        return self.master.network(images).float()  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -284,19 +336,34 @@ class Trainer:
             self._graphs[size] = self._capture(size)
         self._graphs[size].replay()
 
+    def _learn_and_draw(self, drawn: Lesson, size: int) -> None:
+        """Learn from a batch while a second stream makes the next one, then put that in its place.
+
+        Both are long rows of kernels that are too small to fill a GPU alone.
+        """
+        here = torch.cuda.current_stream()
+        self._ahead.wait_stream(here)
+        with torch.cuda.stream(self._ahead):
+            following = self._draw(size)
+        self._learn(drawn, size)
+        here.wait_stream(self._ahead)
+        drawn.take(following)
+
     def _capture(self, size: int) -> Any:
+        drawn = self._draw(size)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP_STEPS):
-                self._learn(size)
+                self._learn_and_draw(drawn, size)
         torch.cuda.current_stream().wait_stream(side)
         self._optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()  # a graph has its own memory; give back what the warm-up took
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self._graphs.values())).pool() if self._graphs else None
         with torch.cuda.graph(graph, pool=pool):
-            self._learn(size)
+            self._learn_and_draw(drawn, size)
+        self._drawn[size] = drawn  # the graph reads and writes it
         return graph
 
     def save(self, path: Path) -> None:

@@ -155,7 +155,9 @@ def start_from(teacher: YoloxNano, model: Detector, batches: Sequence[Tensor]) -
     """
     sources, targets = trunk_layers(teacher.trunk), trunk_layers(model)
     times = targets[0].conv.out_channels // sources[0].conv.out_channels
-    statistics = _measure(sources, lambda: [teacher.features(b) for b in batches])
+    statistics = measure_outputs(
+        [s.conv for s in sources], lambda: [teacher.features(b) for b in batches]
+    )
     for source, target in zip(sources, targets):
         weight = widen(_fit_kernel(source.conv.weight, target.conv), times, source is sources[0])
         if weight.shape != target.conv.weight.shape:
@@ -163,7 +165,7 @@ def start_from(teacher: YoloxNano, model: Detector, batches: Sequence[Tensor]) -
                 f"YOLOX-nano's {tuple(source.conv.weight.shape)} does not fit "
                 f"{tuple(target.conv.weight.shape)}, neither copied nor widened {times} times"
             )
-        mean, var = statistics[id(source)]
+        mean, var = statistics[id(source.conv)]
         target.conv.weight.data.copy_(weight)
         scale = (var + target.bn.eps).sqrt()
         target.bn.weight.data.copy_(scale.repeat_interleave(times))
@@ -193,20 +195,20 @@ def _fit_kernel(weight: Tensor, conv: nn.Conv2d) -> Tensor:
     return fold_border(weight) if weight.shape[-1] == 6 and conv.kernel_size[0] == 3 else weight
 
 
-def _measure(
-    layers: Sequence[ConvBnAct], run: Callable[[], object]
+def measure_outputs(
+    layers: Sequence[nn.Conv2d], run: Callable[[], object]
 ) -> Dict[int, Tuple[Tensor, Tensor]]:
     """Mean and variance of each convolution's output while ``run`` runs, by the layer's id."""
     sums: Dict[int, List[Tensor]] = {id(layer): [] for layer in layers}
 
-    def hook_for(layer: ConvBnAct) -> Callable[..., None]:
+    def hook_for(layer: nn.Conv2d) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: object, out: Tensor) -> None:
             flat = out.float().transpose(0, 1).flatten(1)
             sums[id(layer)].append(torch.stack((flat.mean(1), flat.square().mean(1))))
 
         return hook
 
-    handles = [layer.conv.register_forward_hook(hook_for(layer)) for layer in layers]
+    handles = [layer.register_forward_hook(hook_for(layer)) for layer in layers]
     with torch.no_grad():
         run()
     for handle in handles:

@@ -2,7 +2,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgecount.toolchain.train import geometry  # noqa: E402
+from edgecount.toolchain.train import colour, geometry  # noqa: E402
 from edgecount.toolchain.train.augment import make_batch  # noqa: E402
 from edgecount.toolchain.train.dataset import EMPTY, load_pictures  # noqa: E402
 from edgecount.toolchain.train.recipe import AugmentSpec  # noqa: E402
@@ -31,11 +31,12 @@ def test_boxes_follow_their_pixels(drawn):
     spec = AugmentSpec(paste=0.0, colour=0.0, degrade=0.0)
     calm = torch.zeros(())
     tiles = geometry.draw_tiles(data, spec, 16, 128, calm)
-    patches, heads = geometry.draw_patches(data, spec, 16, 128, calm)
-    power = torch.ones(heads.shape)
-    slot = geometry.which_slot(tiles, patches, power, power * 0, 128)
-    images = geometry.render(data, geometry.join(tiles, patches), slot)
-    boxes, classes = geometry.gather_boxes(data, tiles, patches, heads, 128, 64)
+    plain = torch.zeros(16, dtype=torch.bool)
+    patches = geometry.draw_patches(data, spec, plain, 128, calm)
+    power = torch.ones(patches.heads.shape)
+    slot = geometry.which_slot(tiles, patches.slots, power, power * 0, power * 2, 128)
+    images = geometry.render(data, geometry.join(tiles, patches.slots), slot)
+    boxes, classes = geometry.gather_boxes(data, tiles, patches, plain, 128, 64)
     checked = 0
     for image, rows, kinds in zip(images, boxes, classes):
         inside = torch.zeros(128, 128, dtype=torch.bool)
@@ -53,7 +54,8 @@ def test_a_batch_has_fixed_shapes_and_sane_values(drawn):
     data = load_pictures(find_pairs(drawn(4)), 128, 1, torch.device("cpu"))
     data.set_spots(torch.tensor([1]), torch.tensor([[5.0, 5, 25, 25]]), 0.5)
     torch.manual_seed(1)
-    images, boxes, classes = make_batch(data, AugmentSpec(paste=0.9), 6, 160, 40, torch.zeros(()))
+    batch = make_batch(data, AugmentSpec(paste=0.9), 6, 160, 40, torch.zeros(()))
+    images, boxes, classes = batch.images, batch.boxes, batch.classes
     assert images.shape == (6, 3, 160, 160)
     assert boxes.shape == (6, 40, 4)
     assert classes.shape == (6, 40)
@@ -62,3 +64,44 @@ def test_a_batch_has_fixed_shapes_and_sane_values(drawn):
     assert images.max() <= 255
     real = boxes[classes >= 0]
     assert (real[:, 2:] > real[:, :2]).all()
+
+
+def test_a_calm_batch_has_few_mosaics_and_keeps_its_colours(drawn):
+    data = load_pictures(find_pairs(drawn(6)), 128, 1, torch.device("cpu"))
+    torch.manual_seed(2)
+    spec = AugmentSpec()
+    single = [
+        float(
+            (geometry.draw_tiles(data, spec, 400, 128, torch.tensor(calm)).rect[:, 0, 2] == 128)
+            .float()
+            .mean()
+        )
+        for calm in (0.0, 1.0)
+    ]
+    assert single[0] == pytest.approx(0.4, abs=0.08)
+    assert single[1] == pytest.approx(0.88, abs=0.06)
+    matrix = colour._colour_matrix(400, spec.colour, torch.ones(()), torch.device("cpu"))
+    natural = (matrix - torch.eye(3)).abs().flatten(1).amax(1) < 0.02
+    assert float(natural.float().mean()) > 0.5
+
+
+def test_bare_ground_has_no_heads_but_pasted_ones(drawn):
+    data = load_pictures(find_pairs(drawn(6)), 128, 1, torch.device("cpu"))
+    torch.manual_seed(2)
+    bare = make_batch(data, AugmentSpec(plain=1.0, paste=0.0), 6, 128, 40, torch.zeros(()))
+    assert (bare.classes == EMPTY).all()
+    pasted = make_batch(data, AugmentSpec(plain=1.0, paste=0.6), 6, 128, 40, torch.zeros(()))
+    assert (pasted.classes >= 0).any()
+    assert (pasted.negatives[..., 2] > pasted.negatives[..., 0]).any()
+
+
+def test_a_cone_stands_on_a_base():
+    rect = torch.zeros(1, 9, 4)
+    tiles = geometry.Slots(torch.zeros(1, 9), rect, rect, rect)
+    patch = torch.tensor([[[10.0, 10, 50, 60]]])
+    patches = geometry.Slots(torch.zeros(1, 1), patch, patch, patch)
+    power, taper, base = (torch.full((1, 1), v) for v in (6.0, 0.8, 0.7))
+    shown = geometry.which_slot(tiles, patches, power, taper, base, 64)[0] == geometry.TILES
+    widths = shown.sum(1)
+    assert widths[14] < 15 < widths[40] < widths[55]
+    assert widths[55] >= 38

@@ -16,8 +16,9 @@ from edgecount.toolchain.train.dataset import load_pictures  # noqa: E402
 from edgecount.toolchain.train.export import export_onnx, restore  # noqa: E402
 from edgecount.toolchain.train.labels import relabel  # noqa: E402
 from edgecount.toolchain.train.model import Detector  # noqa: E402
-from edgecount.toolchain.train.prune import prune, size_of  # noqa: E402
+from edgecount.toolchain.train.prune import exact_ratio, prune, size_of  # noqa: E402
 from edgecount.toolchain.train.recipe import LabelSpec, TrainRecipe, load_recipe  # noqa: E402
+from edgecount.toolchain.train.taught import Master  # noqa: E402
 from edgecount.toolchain.train.trainer import Trainer  # noqa: E402
 from edgecount.toolchain.train.validate import validate  # noqa: E402
 from edgecount.toolchain.yolo_files import find_pairs  # noqa: E402
@@ -35,6 +36,7 @@ STILL = {
     "stretch": [1, 1.0001],
     "tilt": 0,
     "paste": 0,
+    "plain": 0,
     "colour": 0,
     "degrade": 0,
     "calm": 1,
@@ -162,6 +164,35 @@ def test_pruning_removes_channels_and_the_rest_restores(drawn, tmp_path):
     image = torch.rand(1, 3, 64, 64) * 255
     with torch.no_grad():
         np.testing.assert_allclose(again(image), pruned.ema(image), atol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "left"), [(16, 16), (24, 24), (32, 24), (64, 48), (48, 40)])
+def test_what_pruning_keeps_is_rounded_up(channels, left):
+    assert int(channels * (1 - exact_ratio(channels, 0.3))) == left
+
+
+def test_a_master_labels_the_set_and_is_learned_from(drawn, tmp_path):
+    folder = drawn(8)
+    teacher = _trainer(_recipe(epochs=60), folder)
+    teacher.run(lambda progress: None)
+    recipe = _recipe(
+        epochs=12, labels={"relabel_at": [0.5], "add_above": 0.1, "ignore_above": 0.05}
+    )
+    torch.manual_seed(1)
+    data = load_pictures(find_pairs(folder), recipe.cache, 1, torch.device("cpu"))
+    data.classes.fill_(-1)  # nobody labelled anything
+    master = Master(teacher.ema, forgive_above=0.3)
+    trainer = Trainer(recipe, Detector(recipe.model, 1), data, None, master=master)
+    assert trainer.run(lambda progress: None)
+    assert int((data.classes != -1).sum()) >= 8
+    assert trainer.history[-1].losses["master"] < trainer.history[0].losses["master"]
+
+
+def test_the_last_part_of_a_run_is_calm(drawn):
+    trainer = _trainer(_recipe(epochs=4, augment=dict(STILL, calm=0.25)), drawn(8))
+    seen = []
+    trainer.run(lambda progress: seen.append(float(trainer._calm)))
+    assert seen == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
