@@ -124,7 +124,7 @@ def test_training_repairs_what_calibration_by_the_peaks_breaks(tmp_path):
     job = Job(PICTURES, [], ["."], tmp_path / "out", "cpu", False)
     result = train_quantised(recipe, what, job, lambda _: None, epochs.append)
     assert result.before["ap50"] < result.after["ap50"] <= result.fp32["ap50"] + 0.05
-    losses = [p.losses["teacher"] for p in epochs]
+    losses = [p.losses["master"] for p in epochs]
     assert np.mean(losses[-3:]) < np.mean(losses[:2])
     assert result.steps_apart <= 1.01
     assert (tmp_path / "out" / "curves.png").is_file()
