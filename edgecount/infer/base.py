@@ -1,5 +1,6 @@
 """What turns frames into tracks, and the parts a CPU backend is made of."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, List, Optional, Sequence, Tuple
@@ -8,6 +9,7 @@ from pydantic import BaseModel
 from typing_extensions import Protocol
 
 from edgecount.config import ModelSettings, Point, TileSettings
+from edgecount.errors import EngineError
 from edgecount.infer.heads.base import Candidates
 from edgecount.infer.recipe import Recipe
 from edgecount.infer.tiles import Tile
@@ -31,6 +33,42 @@ class CameraSpec:
     tracker_options: BaseModel
     ignore: Sequence[Sequence[Point]]
     tiles: Optional[TileSettings] = None
+
+    @property
+    def pictures(self) -> int:
+        """Pictures for the network that a frame becomes."""
+        return 1 if self.tiles is None else self.tiles.pictures
+
+
+def pictures_at_once(cameras: Sequence[CameraSpec], limit: int) -> int:
+    """Pictures that a batch of a network is made for.
+
+    Args:
+        cameras: All cameras.
+        limit: More are not worth while; a frame in more tiles is a batch all the same.
+    """
+    each = [camera.pictures for camera in cameras]
+    return max([1, *each, min(limit, sum(each))])
+
+
+def frames_at_once(cameras: Sequence[CameraSpec], pictures: int) -> int:
+    """Frames, each of another camera, that a batch of so many pictures holds whichever they are.
+
+    Raises:
+        EngineError: The frames of a camera are cut into more.
+    """
+    each = sorted((camera.pictures for camera in cameras), reverse=True)
+    if not each or each[0] == 1:
+        return pictures
+    frames = sum(total <= pictures for total in itertools.accumulate(each))
+    if frames:
+        return frames
+    name = next(camera.name for camera in cameras if camera.pictures == each[0])
+    raise EngineError(
+        f"a frame of camera {name!r} is {each[0]} pictures for the network, which takes "
+        f"{pictures} at once: give the model's file an open batch axis, cut the frame into "
+        "fewer tiles, or count on the CPU (model.backend: cpu)"
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from edgecount import discovery
 from edgecount.errors import DeviceLostError
-from edgecount.infer.base import BackendSpec, CameraSpec
+from edgecount.infer.base import BackendSpec, CameraSpec, frames_at_once, pictures_at_once
 from edgecount.infer.cuda import compiler, pictures
 from edgecount.infer.cuda.driver import Device, Stream
 from edgecount.infer.cuda.memory import DEFAULT_SHARE, MemoryBudget
@@ -47,7 +47,7 @@ class CudaOptions:
     Attributes:
         device: Number of the device.
         memory_share: Part of the device's memory that may be used, in all.
-        max_batch: Frames of a batch at most.
+        max_batch: Pictures of a batch at most; a frame in more tiles is one all the same.
         slots: Batches in flight.
         graphs: Parts that are recorded into CUDA graphs where that is possible.
         detections: Whether results carry the detections although the device tracks.
@@ -215,12 +215,13 @@ class CudaBackend:
         self.streams = streams = Streams(device)
         with budget.labelled("network"):
             self._network = self.network = make_network(device, streams.infer, budget.left)
-        most = min(options.max_batch, max(1, len(spec.cameras)))
+        most = pictures_at_once(spec.cameras, options.max_batch)
         most = min(most, getattr(self.network, "max_batch", None) or most)
         self.sizes = options.sizes or _sizes(most)
-        self.max_batch = self.sizes[-1]
+        self._most = self.sizes[-1]
+        self.max_batch = frames_at_once(spec.cameras, self._most)
         parts = self._parts(options, load)
-        batches = range(1, self.max_batch + 1)
+        batches = range(1, self._most + 1)
         self._pipeline = self.pipeline = Pipeline(
             device,
             streams,
@@ -236,6 +237,8 @@ class CudaBackend:
 
     def _parts(self, options: CudaOptions, load: Load) -> Parts:
         spec, device, network = self._spec, self._device, self.network
+        tiles = [camera.tiles for camera in spec.cameras]
+        cut = any(how is not None for how in tiles)
         with self._budget.labelled("kernels"):
             preprocess = Preprocess(
                 device, spec.recipe.input, size=spec.size, dtype=network.input_dtype, load=load
@@ -249,7 +252,8 @@ class CudaBackend:
                 output_dtype=network.output_dtype,
                 thresholds=thresholds(spec.recipe, spec.settings),
                 ignore=[camera.ignore for camera in spec.cameras],
-                max_batch=self.max_batch,
+                max_batch=self._most,
+                tiles=cut,
                 load=load,
             )
         if options.device_tracker:
@@ -267,6 +271,7 @@ class CudaBackend:
             self._tracker,
             spec.size,
             options.detections,
+            tiles if cut else (),
         )
 
     def _device_tracker(self, load: Load) -> Optional[GpuTracker]:
@@ -275,9 +280,7 @@ class CudaBackend:
         known = [o for o in options if isinstance(o, two_stage.Options)]
         if len(known) < len(options):
             return None
-        return GpuTracker(
-            self._device, self.streams.post, known, max_batch=self.max_batch, load=load
-        )
+        return GpuTracker(self._device, self.streams.post, known, max_batch=self._most, load=load)
 
     def _picture(self, frame: Frame) -> Picture:
         info = frame.info
@@ -310,7 +313,7 @@ class CudaBackend:
             "cuda_ready",
             gpu=properties.name,
             arch=properties.arch,
-            batch=self.max_batch,
+            batch=self._most,
             graphs=sorted(self.pipeline.graphs),
             memory_mib={k: round(v / _MIB, 1) for k, v in self._budget.held().items()},
             limit_mib=round(self._budget.limit / _MIB, 1),

@@ -58,8 +58,12 @@ class SlotWork(Protocol):
     ``infer`` and ``post`` must enqueue the same for the same ``batch`` every time.
     """
 
+    def pictures(self, job: Sequence[Picture]) -> int:
+        """How many pictures a job is for the network: its batch."""
+        ...
+
     def padded(self, batch: int) -> int:
-        """The batch size that ``infer`` runs for ``batch`` pictures."""
+        """The batch size that ``infer`` runs for ``batch`` of its pictures."""
         ...
 
     def upload(self, stream: Stream, job: Sequence[Picture]) -> None:
@@ -171,12 +175,12 @@ class _Slot:
         self._device = device
         self._graphs: Dict[Tuple[str, int], Graph] = {}
 
-    def prepare(self, stream: Stream, job: Sequence[Picture], *, traced: bool) -> None:
+    def prepare(self, stream: Stream, job: Sequence[Picture], batch: int, *, traced: bool) -> None:
         stream.record(self.events.begun)
         self.work.upload(stream, job)
         if traced:
             stream.record(self.events.uploaded)
-        self._do("prepare", self.work.prepare, stream, len(job))
+        self._do("prepare", self.work.prepare, stream, batch)
         stream.record(self.events.prepared)
 
     def infer(self, stream: Stream, batch: int) -> None:
@@ -351,9 +355,10 @@ class Pipeline:
             self._free.put(None)
 
     def _enqueue(self, slot: _Slot, job: Sequence[Picture], *, traced: bool = False) -> None:
-        slot.prepare(self._streams.prepare, job, traced=traced)
-        slot.infer(self._streams.infer, len(job))
-        slot.post(self._streams.post, len(job))
+        batch = slot.work.pictures(job)
+        slot.prepare(self._streams.prepare, job, batch, traced=traced)
+        slot.infer(self._streams.infer, batch)
+        slot.post(self._streams.post, batch)
 
     def _wait(self, events: _Events) -> None:
         """Sleep until a batch is done; of a lone one, only until its network is.

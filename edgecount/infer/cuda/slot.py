@@ -8,14 +8,23 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from edgecount.config import TileSettings
 from edgecount.infer.cuda.driver import Device, DeviceBuffer, PinnedBuffer, Stream
 from edgecount.infer.cuda.memory import MemoryBudget
 from edgecount.infer.cuda.network import DeviceNetwork, bytes_of
 from edgecount.infer.cuda.pictures import Found, Picture
-from edgecount.infer.cuda.postprocess import PICTURE, DetectionBuffers, Postprocess
+from edgecount.infer.cuda.postprocess import (
+    PART,
+    PICTURE,
+    DetectionBuffers,
+    Postprocess,
+    describe_part,
+    no_picture,
+)
 from edgecount.infer.cuda.preprocess import SOURCE, Preprocess
 from edgecount.infer.cuda.tracker import STEP, GpuTracker, TrackResults
 from edgecount.infer.letterbox import Letterbox
+from edgecount.infer.tiles import Tile, cut
 from edgecount.records import Detections, Float32Array, FrameInfo, UInt8Array
 
 # Pictures up to this size find room without asking again: 1080p in BGR.
@@ -43,6 +52,7 @@ class Parts:
         tracker: Follows the detections on the device; None where the host does.
         size: Width and height of the input, pixels.
         detections: Whether detections are brought to the host although the device tracks.
+        tiles: How each camera's frames are cut; empty where no camera's are.
     """
 
     device: Device
@@ -54,6 +64,7 @@ class Parts:
     tracker: Optional[GpuTracker]
     size: Tuple[int, int]
     detections: bool = False
+    tiles: Sequence[Optional[TileSettings]] = ()
 
 
 class DeviceSlot:
@@ -86,12 +97,20 @@ class DeviceSlot:
         if sum(hosted) > self._frames.size:
             self._grow(sum(hosted))
         self._frames.start()
+        first = 0
         for index, (picture, shape) in enumerate(zip(job, shapes)):
             pointer = self._frames.place(stream, picture, shape)
-            self._notes.write(index, shape, pointer, picture.chroma)
-            if self._parts.tracker is not None:
-                self._parts.tracker.step(self._notes.step, index, picture.camera, picture.dt)
-        self._notes.upload(stream, len(job))
+            self._notes.write(index, first, shape, pointer, picture.chroma)
+            self._step(index, picture.camera, picture.dt)
+            first += len(shape.offsets)
+        for index in range(len(job), first):
+            self._notes.leave_out(index)
+            self._step(index, _NO_CAMERA, 0.0)
+        self._notes.upload(stream, first)
+
+    def pictures(self, job: Sequence[Picture]) -> int:
+        """Each tile of a frame is a picture for the network."""
+        return sum([len(self._shape_of(picture).offsets) for picture in job])
 
     def prepare(self, stream: Stream, batch: int) -> None:
         """Letterbox and normalise."""
@@ -110,7 +129,9 @@ class DeviceSlot:
         """Decode, suppress, track; bring the results to the host."""
         parts, notes = self._parts, self._notes
         found = DetectionBuffers.at(self._found.pointer, batch, self._most)
-        parts.postprocess.launch(stream, batch, self._output.pointer, notes.pictures, found)
+        parts.postprocess.launch(
+            stream, batch, self._output.pointer, notes.pictures, found, notes.parts
+        )
         if parts.tracker is not None:
             tracks = self._results.tracks_pointer
             parts.tracker.launch(stream, found, notes.steps, batch, tracks)
@@ -118,7 +139,7 @@ class DeviceSlot:
 
     def results(self, job: Sequence[Picture]) -> List[Found]:
         """What was found in each picture."""
-        return self._results.read(len(job))
+        return self._results.read(len(job), self.pictures(job))
 
     def output(self, stream: Stream, batch: int) -> Float32Array:
         """The network's output of the first ``batch`` pictures; waits for the copy."""
@@ -143,6 +164,10 @@ class DeviceSlot:
             array=noise,
         )
         return [picture] * batch
+
+    def _step(self, index: int, camera: int, dt: float) -> None:
+        if self._parts.tracker is not None:
+            self._parts.tracker.step(self._notes.step, index, camera, dt)
 
     def _shape_of(self, picture: Picture) -> "_Shape":
         """The records of such pictures of this camera, made once."""
@@ -169,14 +194,18 @@ class _Shape:
     """Pictures of one camera, size and layout.
 
     Attributes:
-        source: Their record for preprocessing, but for the addresses.
-        picture: Their record for what follows the network.
+        sources: The records for preprocessing of the frame or its tiles, but for the addresses.
+        offsets: Where each of them begins: bytes behind the start of luma or BGR, and of chroma.
+        parts: What each of them is, but for where in the batch.
+        picture: The frame's record for what follows the network.
         size: Bytes of one.
         room: The same, with what aligning may take.
         chroma: Bytes from its first row to its chroma, where that follows.
     """
 
-    source: Any
+    sources: Any
+    offsets: Sequence[Tuple[int, int]]
+    parts: Any
     picture: Any
     size: int
     room: int
@@ -184,20 +213,41 @@ class _Shape:
 
     @staticmethod
     def of(picture: Picture, parts: Parts) -> "_Shape":
-        info = picture.info
-        box = Letterbox.fit(info.width, info.height, *parts.size)
-        source, record = np.zeros(1, SOURCE), np.zeros(1, PICTURE)
-        parts.preprocess.describe(
-            source[0],
-            box,
-            pointer=0,
-            pitch=picture.pitch,
-            layout=picture.layout,
-            standard="bt709" if info.height >= _HD_ROWS else "bt601",
-        )
-        parts.postprocess.describe(record[0], box, picture.camera)
-        size = picture.size
-        return _Shape(source[0], record[0], size, size + _ALIGNMENT, picture.pitch * info.height)
+        info, how = picture.info, _tiles_of(picture, parts)
+        tiles = [None] if how is None else cut(info.width, info.height, how)
+        sources, records = np.zeros(len(tiles), SOURCE), np.zeros(len(tiles), PART)
+        for source, record, tile in zip(sources, records, tiles):
+            width, height = (tile.width, tile.height) if tile else (info.width, info.height)
+            box = Letterbox.fit(width, height, *parts.size)
+            parts.preprocess.describe(
+                source,
+                box,
+                pointer=0,
+                pitch=picture.pitch,
+                layout=picture.layout,
+                standard="bt709" if info.height >= _HD_ROWS else "bt601",
+            )
+            describe_part(record, box, tile)
+        records["count"] = len(tiles)
+        described = np.zeros(1, PICTURE)
+        if how is None:
+            parts.postprocess.describe(described[0], box, picture.camera)
+        else:
+            parts.postprocess.describe_cut(described[0], info.width, info.height, picture.camera)
+        offsets = [(0, 0) if tile is None else _offsets(picture, tile) for tile in tiles]
+        size, chroma = picture.size, picture.pitch * info.height
+        return _Shape(sources, offsets, records, described[0], size, size + _ALIGNMENT, chroma)
+
+
+def _tiles_of(picture: Picture, parts: Parts) -> Optional[TileSettings]:
+    return parts.tiles[picture.camera] if parts.tiles and picture.camera >= 0 else None
+
+
+def _offsets(picture: Picture, tile: Tile) -> Tuple[int, int]:
+    """Bytes from the start of luma or BGR, and from that of chroma, to a tile's first pixel."""
+    if picture.layout == "bgr":
+        return tile.y * picture.pitch + 3 * tile.x, 0
+    return tile.y * picture.pitch + tile.x, tile.y // 2 * picture.pitch + tile.x
 
 
 class _Notes:
@@ -205,28 +255,58 @@ class _Notes:
 
     def __init__(self, device: Device, most: int) -> None:
         mapped = device.properties.integrated
-        dtypes = (SOURCE, PICTURE, STEP)
+        dtypes = (SOURCE, PICTURE, STEP, PART)
         sizes = [_aligned(dtype.itemsize * most) for dtype in dtypes]
         starts = [int(n) for n in np.cumsum([0, *sizes[:-1]])]
         self._host = device.pinned(sum(sizes), mapped=mapped)
         self._device = None if mapped else device.allocate(sum(sizes))
         base = self._device.pointer if self._device else self._host.device_pointer
-        self.sources, self.pictures, self.steps = (base + s for s in starts)
-        self.source, self.picture, self.step = (
+        self.sources, self.pictures, self.steps, self.parts = (base + s for s in starts)
+        self.source, self.picture, self.step, self.part = (
             self._host.array[start : start + dtype.itemsize * most].view(dtype)
             for start, dtype in zip(starts, dtypes)
         )
         self._plane, self._chroma = self.source["plane"], self.source["chroma"]
         self._host.array[:] = 0
-        self._shapes: List[Optional[_Shape]] = [None] * most
+        # For each frame of the batch what was written last: its shape, and its first part.
+        self._written: List[Optional[Tuple[_Shape, int]]] = [None] * most
 
-    def write(self, index: int, shape: _Shape, pointer: int, chroma: Optional[int]) -> None:
-        """What kernels must know of a picture: often of the same kind as the last one there."""
-        if self._shapes[index] is not shape:
-            self.source[index], self.picture[index] = shape.source, shape.picture
-            self._shapes[index] = shape
-        self._plane[index] = pointer
-        self._chroma[index] = pointer + shape.chroma if chroma is None else chroma
+    def write(
+        self, index: int, first: int, shape: _Shape, pointer: int, chroma: Optional[int]
+    ) -> None:
+        """What kernels must know of a frame: often of the same kind as the last one there.
+
+        Args:
+            index: Number of the frame in the batch.
+            first: Number of its first part.
+            shape: Its kind.
+            pointer: Device address of its first row.
+            chroma: Device address of its chroma; behind its rows where None.
+        """
+        written = self._written[index]
+        if written is None or written[0] is not shape or written[1] != first:
+            self._describe(index, first, shape)
+        if chroma is None:
+            chroma = pointer + shape.chroma
+        for at, (luma, colour) in enumerate(shape.offsets, first):
+            self._plane[at] = pointer + luma
+            self._chroma[at] = chroma + colour
+
+    def leave_out(self, index: int) -> None:
+        """There is no such frame in this batch, whose frames have more parts than there are."""
+        no_picture(self.picture[index])
+        self._written[index] = None
+
+    def _describe(self, index: int, first: int, shape: _Shape) -> None:
+        last = first + len(shape.offsets)
+        self.source[first:last], self.part[first:last] = shape.sources, shape.parts
+        self.part["picture"][first:last], self.part["first"][first:last] = index, first
+        self.picture[index] = shape.picture
+        self._written[index] = shape, first
+        if last - first > 1:
+            # Parts of later frames may have been where this one's are now.
+            later = len(self._written) - index - 1
+            self._written[index + 1 :] = [None] * later
 
     def upload(self, stream: Stream, batch: int) -> None:  # noqa: ARG002 - all is little
         if self._device is not None:
@@ -302,14 +382,14 @@ class _Results:
             size = DetectionBuffers.bytes_for(batch, self._most)
             stream.download(self._found.pointer, found, size)
 
-    def read(self, batch: int) -> List[Found]:
-        """Copies of what was downloaded."""
-        detections: Sequence[Optional[Detections]] = [None] * batch
+    def read(self, frames: int, batch: int) -> List[Found]:
+        """Copies of what was downloaded of the frames of a batch."""
+        detections: Sequence[Optional[Detections]] = [None] * frames
         if self._wanted:
-            detections = _detections(self._found.array, batch, self._most)
+            detections = _detections(self._found.array, batch, self._most)[:frames]
         if self._read_tracks is None:
             return [Found(None, d) for d in detections]
-        return [Found(t, d) for t, d in zip(self._read_tracks(batch), detections)]
+        return [Found(t, d) for t, d in zip(self._read_tracks(frames), detections)]
 
 
 def _detections(memory: UInt8Array, batch: int, most: int) -> List[Detections]:

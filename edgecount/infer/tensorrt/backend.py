@@ -12,7 +12,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 import onnxruntime
 
 from edgecount.errors import EngineError, ModelError
-from edgecount.infer.base import Backend, BackendSpec
+from edgecount.infer.base import Backend, BackendSpec, frames_at_once, pictures_at_once
 from edgecount.infer.cuda.backend import CudaBackend
 from edgecount.infer.cuda.driver import Device, Stream
 from edgecount.infer.cuda.network import DeviceNetwork
@@ -28,7 +28,7 @@ from edgecount.infer.tensorrt.keeper import Build, EngineKeeper, Parts, attend
 from edgecount.infer.tensorrt.manifest import BuildKey
 from edgecount.infer.tensorrt.versions import TensorRt
 
-# Cameras that share a run at most; more wait a turn.
+# Pictures that share a run at most; more wait a turn.
 _MOST_BATCH = 8
 
 MakeBackend = Callable[..., Backend]
@@ -76,17 +76,19 @@ def key_of(
 ) -> BuildKey:
     """The key of the engine that the service wants.
 
-    Batches of as many pictures as there are cameras, where the file leaves that open. With
+    Batches of as many pictures as all cameras' frames are, where the file leaves that open. With
     precision ``auto``, INT8 unless the cache knows that FP16 was measured to be faster.
 
     Raises:
-        EngineError: The ONNX file cannot be read.
+        EngineError: The ONNX file cannot be read, or its batches are too small for a frame
+            in tiles.
         ConfigError: It does not run at this size.
     """
     width, height = spec.size
     declared = _declared(spec.path)
     open_batch = not isinstance(declared[0], int)
-    most = max(1, min(len(spec.cameras), _MOST_BATCH)) if open_batch else 1
+    most = pictures_at_once(spec.cameras, _MOST_BATCH) if open_batch else 1
+    frames_at_once(spec.cameras, most)  # refused before four minutes are spent on an engine
     least: profile.Shape = (1, 3, height, width)
     usual: profile.Shape = (most, 3, height, width)
     shapes = profile.choose(declared, spec.recipe, (least, usual, usual))

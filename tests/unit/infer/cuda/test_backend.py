@@ -1,6 +1,6 @@
 """The backend with its real kernels, emulated, against the CPU backend."""
 
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, ClassVar, Dict, List
 
 import cv2
 import numpy as np
@@ -247,3 +247,94 @@ def test_an_intact_device_s_context_is_left_to_others(
     assert cuda.calls.calls["cuDevicePrimaryCtxReset"] == 0
     assert cuda.calls.calls["cuDevicePrimaryCtxRelease"] == 1
     assert not cuda.calls.memory
+
+
+class TestTiles:
+    """Frames of two cameras in tiles, beside those of one that is not cut."""
+
+    HOW: ClassVar[Dict[str, Any]] = {
+        "door": {"columns": 2, "rows": 2, "overlap": 0.3},
+        "hall": {"columns": 2, "rows": 1, "overlap": 0.3, "whole": True},
+    }
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def tiled(plan: Plan) -> Plan:
+        settings = plan.settings.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        for camera in settings["cameras"]:
+            if camera["name"] in TestTiles.HOW:
+                camera["tiles"] = TestTiles.HOW[camera["name"]]
+        return prepare(Settings.model_validate(settings), lambda *_: None)
+
+    @staticmethod
+    def frames() -> List[List[Frame]]:
+        """One, two and three cameras, so that parts of frames change places in the batch."""
+        together = [("door",), ("gate", "hall"), ("door", "gate", "hall"), ("hall", "door")]
+        return [
+            [scene(n, i, *((128, 96) if n == "hall" else (192, 160))) for n in together[i % 4]]
+            for i in range(9)
+        ]
+
+    @pytest.mark.parametrize(
+        ("integrated", "on_device"), [(False, True), (True, True), (False, False)]
+    )
+    def test_ids_and_boxes_are_the_cpu_backend_s(
+        self, tiled: Plan, monkeypatch: pytest.MonkeyPatch, integrated: bool, on_device: bool
+    ) -> None:
+        cpu = backends.choose(tiled, lambda *_: None).backend
+        expected = run(cpu, self.frames())
+        cpu.close()
+        cuda = EmulatedCuda(monkeypatch, integrated=integrated)
+        backend = build(tiled, cuda, device_tracker=on_device)
+        found = run(backend, self.frames())
+        assert sum(len(r.tracks) for r in expected) > 15
+        assert summary(found) == summary(expected)
+        for one, other in zip(found, expected):
+            np.testing.assert_allclose(one.tracks.boxes, other.tracks.boxes, atol=0.5)
+
+    def test_a_batch_is_as_large_as_all_its_tiles(self, tiled: Plan, cuda: EmulatedCuda) -> None:
+        backend = build(tiled, cuda)
+        network: Any = backend.network
+        assert backend.sizes == (1, 2, 4, 8)
+        assert backend.max_batch == 3  # 4 + 1 + 3 pictures
+        network.batches.clear()
+        run(backend, self.frames()[:3])
+        assert network.batches == [4, 4, 8]
+
+    def test_fewer_frames_share_a_batch_where_it_is_small(
+        self, tiled: Plan, cuda: EmulatedCuda
+    ) -> None:
+        assert build(tiled, cuda, max_batch=7).max_batch == 2
+        assert build(tiled, cuda, max_batch=2).max_batch == 1
+
+    def test_a_network_that_takes_less_than_a_frame_is_refused(
+        self, tiled: Plan, cuda: EmulatedCuda
+    ) -> None:
+        with pytest.raises(EngineError, match=r"'door' is 4 pictures .* takes 1 at once"):
+            build(tiled, cuda, sizes=(1,))
+
+    def test_a_frame_is_uploaded_once_and_nothing_is_allocated(
+        self, tiled: Plan, cuda: EmulatedCuda
+    ) -> None:
+        backend = build(tiled, cuda)
+        before = len(cuda.calls.find("upload"))
+        cuda.calls.calls.clear()
+        run(backend, self.frames()[:4])
+        assert allocations(cuda.calls.calls) == 0
+        uploads = len(cuda.calls.find("upload")) - before
+        assert uploads == 8 + 4, "each frame, and notes for each batch"
+
+    def test_a_frame_on_the_device_is_cut_where_it_is(
+        self, tiled: Plan, cuda: EmulatedCuda
+    ) -> None:
+        first = scene("door", 0)
+        yuv = cv2.cvtColor(first.image, cv2.COLOR_BGR2YUV_I420)
+        height, width = first.image.shape[:2]
+        memory = backend_memory(yuv, width, height)
+        surface = Surface(0, memory.ctypes.data, memory[height:].ctypes.data, width, memory)
+        device_frame = DeviceFrame(first.info, surface, lambda *_: first.image)
+        found = run(build(tiled, cuda), [[device_frame]])
+        expected = run(build(tiled, cuda), [[first]])
+        assert len(found[0].tracks) > 1
+        assert summary(found) == summary(expected)
+        np.testing.assert_allclose(found[0].tracks.boxes, expected[0].tracks.boxes, atol=1.5)

@@ -38,6 +38,9 @@ class Adding:
     def prepare(self, stream: Stream, batch: int) -> None:
         self._kernel(stream, "prepare", batch, self._input.pointer, self._input.pointer, 0)
 
+    def pictures(self, job: Sequence[Picture]) -> int:
+        return len(job)
+
     def padded(self, batch: int) -> int:
         return batch
 
