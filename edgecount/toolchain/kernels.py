@@ -19,6 +19,7 @@ VARIANTS: Mapping[str, Sequence[Defines]] = {
     "nms": [
         *({"HEAD": head, "HALF_OUTPUT": 0, "ONE_CLASS": 1} for head in HEADS.values()),
         {"HEAD": HEADS["yolov8"], "HALF_OUTPUT": 1, "ONE_CLASS": 0},
+        {"HEAD": HEADS["ltrb"], "HALF_OUTPUT": 0, "ONE_CLASS": 1, "TILES": 1},
     ],
     "tracker": [tracker.DEFINES],
     "efficient_nms": [{}],

@@ -2,7 +2,7 @@
 """Small heads: the whole frame, a larger input and tiles side by side, on a clip with bodies.
 
     python tests/bench/tiling.py CLIP GT [--model head-n] [--every 10] [--score 0.4 …]
-        [--variant 416 --variant 416:2x2@0.2+whole …] [--picture OUT.png]
+        [--variant 416 --variant 960x736 --variant 416:2x2@0.2+whole …] [--picture OUT.png]
 
 GT is MOTChallenge ground truth of whole bodies. A detection is somebody's head where its centre
 lies in the upper third of an annotated body; bodies taller than 60 px of the source are to
@@ -91,7 +91,9 @@ def _variant(name: str, model: str, scores: Sequence[float]) -> Variant:
     size, _, tiles = name.partition(":")
     shape, _, whole = tiles.partition("+")
     shape, _, overlap = shape.partition("@")
-    settings = ModelSettings(name=model, input_size=(int(size), int(size)))
+    width, _, height = size.partition("x")
+    sides = int(width), int(height or width)
+    settings = ModelSettings(name=model, input_size=sides)
     finder, _ = detector.create(settings, lambda path: (OrtNetwork(path, 1), {}))
     cut = TileSettings.model_validate(shape) if tiles else None
     if cut is not None:

@@ -8,7 +8,7 @@ from support import nms_cases
 from support.nms_run import NmsRun, check
 from support.pictures import Picture, PreprocessRun, expected, picture
 
-from edgecount.config import Point
+from edgecount.config import Point, TileSettings
 from edgecount.infer.cuda.driver import Device, Stream
 from edgecount.infer.detector import Thresholds
 from edgecount.infer.letterbox import Letterbox
@@ -70,6 +70,35 @@ def test_identical_where_the_boxes_are_given(
     heads = [int(n) for n in random.integers(1, 1500, batch)]
     outputs = [nms_cases.output(recipe, SIZE, n, random, ties=bool(n % 2)) for n in heads]
     run_and_compare(device, stream, "yolov5", outputs, 1, 0)
+
+
+@pytest.mark.parametrize(("head", "ulps"), [("yolov5", 0), ("ltrb", ULPS)])
+def test_frames_in_tiles_beside_whole_ones(
+    device: Device, stream: Stream, random: np.random.Generator, head: str, ulps: int
+) -> None:
+    four = TileSettings(columns=2, rows=2, whole=True)
+    frames = [((1920, 1080), four), ((640, 480), None), ((1280, 720), four)]
+    recipe = nms_cases.recipe(head, SIZE)
+    outputs = [
+        nms_cases.output(recipe, SIZE, int(n), random, ties=bool(n % 2))
+        for n in random.integers(1, 400, 11)
+    ]
+    nms = NmsRun(
+        device, stream, recipe, SIZE, outputs, thresholds=THRESHOLDS, masks=MASKS, tiles=True
+    )
+    nms.describe_cut(SIZE, frames, [1, 1, 0])
+    for _ in range(2):
+        first, whole, second, *none = nms.results()
+        box = Letterbox.fit(640, 480, *SIZE)
+        check(whole, nms_cases.expected(recipe, SIZE, THRESHOLDS, outputs[5], box, MASKS[1]), ulps)
+        for found, mine, frame, masks in (
+            (first, outputs[:5], (1920, 1080), MASKS[1]),
+            (second, outputs[6:], (1280, 720), MASKS[0]),
+        ):
+            wanted = nms_cases.expected_in_tiles(recipe, SIZE, THRESHOLDS, mine, frame, four, masks)
+            check(found, wanted, ulps)
+        assert not any(len(found) for found in none)
+    nms.close()
 
 
 def mixed(random: np.random.Generator, count: int) -> List[Picture]:

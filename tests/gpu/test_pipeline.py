@@ -43,11 +43,13 @@ def images() -> List[Any]:
     return [capture.read()[1] for _ in range(FRAMES)]
 
 
-def plan_for(backend: str, precision: str, cameras: int) -> Any:
+def plan_for(backend: str, precision: str, cameras: int, tiles: Any = None) -> Any:
+    more = {} if tiles is None else {"tiles": tiles}
     settings = {
         "model": {"name": "head-n", "backend": backend, "precision": precision, "fallback": False},
         "cameras": [
-            {"name": f"camera{n}", "source": f"{n}.avi", "lines": [LINE]} for n in range(cameras)
+            {"name": f"camera{n}", "source": f"{n}.avi", "lines": [LINE], **more}
+            for n in range(cameras)
         ],
     }
     return prepare(Settings.model_validate(settings), lambda *_: None)
@@ -81,14 +83,22 @@ def by_frame(results: List[Tracked]) -> Dict[Tuple[str, int], Tracked]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.02), ("fp16", 0.25)])
+@pytest.mark.parametrize(
+    ("precision", "tolerance", "tiles"),
+    [
+        ("fp32", 0.02, None),
+        ("fp16", 0.25, None),
+        ("fp32", 0.02, "2x2"),
+        ("fp32", 0.02, {"columns": 2, "rows": 1, "whole": True}),
+    ],
+)
 def test_two_cameras_in_a_batch_give_the_cpu_s_ids(
-    images: List[Any], precision: str, tolerance: float
+    images: List[Any], precision: str, tolerance: float, tiles: Any
 ) -> None:
-    cpu = choose(plan_for("cpu", "fp32", 2), lambda *_: None).backend
+    cpu = choose(plan_for("cpu", "fp32", 2, tiles), lambda *_: None).backend
     expected = by_frame(run(cpu, images, 2, 1))
     cpu.close()
-    cuda = choose(plan_for("cuda", precision, 2), lambda *_: None).backend
+    cuda = choose(plan_for("cuda", precision, 2, tiles), lambda *_: None).backend
     assert isinstance(cuda, CudaBackend)
     assert cuda.pipeline.graphs == {"infer", "post"}
     found = by_frame(run(cuda, images, 2, 2))

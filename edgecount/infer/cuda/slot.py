@@ -110,6 +110,8 @@ class DeviceSlot:
 
     def pictures(self, job: Sequence[Picture]) -> int:
         """Each tile of a frame is a picture for the network."""
+        if not self._parts.tiles:
+            return len(job)
         return sum([len(self._shape_of(picture).offsets) for picture in job])
 
     def prepare(self, stream: Stream, batch: int) -> None:

@@ -14,7 +14,7 @@ from support.cuda_emulator.emulator import needs_compiler
 from support.emulated_cuda import EmulatedCuda
 from support.onnx_models import picture_with_spots, spot_model, write_recipe
 
-from edgecount.config import Settings
+from edgecount.config import Settings, TileSettings
 from edgecount.errors import EngineError, ModelError
 from edgecount.infer.base import Backend, BackendSpec
 from edgecount.infer.cuda.backend import CudaBackend, CudaOptions
@@ -346,3 +346,17 @@ def test_the_engine_is_for_as_many_cameras_as_there_are_where_the_file_allows_it
         assert key.profile.min == (1, 3, SIDE, SIDE)
         assert key.profile.max == key.profile.opt == (most, 3, SIDE, SIDE)
         assert key.precision == "fp16"
+
+
+@pytest.mark.parametrize(("dynamic", "most"), [(True, 5), (False, None)])
+def test_the_engine_is_for_all_tiles_of_a_frame_or_none_is_built(tmp_path, dynamic, most):
+    trt = engines.tensorrt("10.3")
+    plan = plan_for(tmp_path / "m.onnx", ("high", "door"), dynamic)
+    spec = backends._spec(plan, lambda *_: None)
+    four = replace(spec.cameras[0], tiles=TileSettings(columns=2, rows=2))
+    spec = replace(spec, cameras=(four, spec.cameras[1]))
+    if most is None:
+        with pytest.raises(EngineError, match=r"'high' is 4 pictures .* takes 1 at once"):
+            key_of(spec, trt, L4)
+    else:
+        assert key_of(spec, trt, L4).profile.max == (most, 3, SIDE, SIDE)
