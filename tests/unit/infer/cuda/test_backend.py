@@ -258,8 +258,7 @@ class TestTiles:
     }
 
     @pytest.fixture(scope="class")
-    @staticmethod
-    def tiled(plan: Plan) -> Plan:
+    def tiled(self, plan: Plan) -> Plan:
         settings = plan.settings.model_dump(mode="json", by_alias=True, exclude_unset=True)
         for camera in settings["cameras"]:
             if camera["name"] in TestTiles.HOW:
