@@ -1,6 +1,6 @@
 """The backend with its real kernels, emulated, against the CPU backend."""
 
-from typing import Any, Callable, ClassVar, Dict, List
+from typing import Any, Callable, Dict, List
 
 import cv2
 import numpy as np
@@ -249,21 +249,23 @@ def test_an_intact_device_s_context_is_left_to_others(
     assert not cuda.calls.memory
 
 
+TILES: Dict[str, Any] = {
+    "door": {"columns": 2, "rows": 2, "overlap": 0.3},
+    "hall": {"columns": 2, "rows": 1, "overlap": 0.3, "whole": True},
+}
+
+
+@pytest.fixture(scope="module")
+def tiled(plan: Plan) -> Plan:
+    settings = plan.settings.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    for camera in settings["cameras"]:
+        if camera["name"] in TILES:
+            camera["tiles"] = TILES[camera["name"]]
+    return prepare(Settings.model_validate(settings), lambda *_: None)
+
+
 class TestTiles:
     """Frames of two cameras in tiles, beside those of one that is not cut."""
-
-    HOW: ClassVar[Dict[str, Any]] = {
-        "door": {"columns": 2, "rows": 2, "overlap": 0.3},
-        "hall": {"columns": 2, "rows": 1, "overlap": 0.3, "whole": True},
-    }
-
-    @pytest.fixture(scope="class")
-    def tiled(self, plan: Plan) -> Plan:
-        settings = plan.settings.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        for camera in settings["cameras"]:
-            if camera["name"] in TestTiles.HOW:
-                camera["tiles"] = TestTiles.HOW[camera["name"]]
-        return prepare(Settings.model_validate(settings), lambda *_: None)
 
     @staticmethod
     def frames() -> List[List[Frame]]:
