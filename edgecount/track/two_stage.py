@@ -237,9 +237,10 @@ class TwoStageTracker:
         Nothing is known of their speed, so they may be as far as a runner gets. That is
         further than the gate reaches only where frames are far apart.
         """
-        newcomers = self._table.reals[HIT_RATE] == 0
-        if not newcomers.any():
+        hit_rate = self._table.reals[HIT_RATE]
+        if hit_rate.all():
             return
+        newcomers = hit_rate == 0
         far = np.float32(self._options.top_speed * dt)
         way = far * self._body_height(self._table.reals[2:4, newcomers])
         radii[:, newcomers] = np.maximum(radii[:, newcomers], way)
