@@ -36,8 +36,8 @@ _FAR = np.float32(1e6)  # pixels
 LONGEST_STEP = 1e6  # seconds
 _HIT_RATE_STEP = np.float32(0.2)
 _LEAST_FOR_MEDIAN = 3
-# Seconds between frames in which a walking head moves by about half and by all of its width.
-_CLOSE, _APART = 0.1, 0.2
+# Seconds between frames: up to the first a walker's head (0.2 m, at 1.3 m/s) overlaps itself.
+_CLOSE, _APART = 0.15, 0.2
 _EXPERIENCED = np.float32(10)  # evidence at which a track is no novice any more
 
 
@@ -237,9 +237,10 @@ class TwoStageTracker:
         Nothing is known of their speed, so they may be as far as a runner gets. That is
         further than the gate reaches only where frames are far apart.
         """
-        newcomers = self._table.reals[HIT_RATE] == 0
-        if not newcomers.any():
+        hit_rate = self._table.reals[HIT_RATE]
+        if hit_rate.all():
             return
+        newcomers = hit_rate == 0
         far = np.float32(self._options.top_speed * dt)
         way = far * self._body_height(self._table.reals[2:4, newcomers])
         radii[:, newcomers] = np.maximum(radii[:, newcomers], way)

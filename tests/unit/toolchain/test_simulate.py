@@ -77,6 +77,13 @@ def test_hard_scenes_stay_within_a_percent(name):
     assert _result(simulate.simulate(simulate.scenario(name), seed=7)).error <= 0.01
 
 
+def test_runners_are_not_lost():
+    """Up to three head widths from frame to frame; pairs that look like one who stands remain."""
+    kind = simulate.scenario("runners")
+    results = [_result(simulate.simulate(kind, seed)) for seed in range(4)]
+    assert simulate.overall(results).error <= 0.02
+
+
 def test_overall_adds_up(walking):
     result = _result(walking)
     total = simulate.overall([result, result])
