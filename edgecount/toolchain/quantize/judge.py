@@ -92,17 +92,25 @@ class Judge:
             return list(pool.map(lambda one: network.run(one[None])[0], self._inputs))
 
     def _average_precision(self, outputs: Sequence[Float32Array]) -> float:
-        found = [self._found(output) for output in outputs]
+        lowest = lowest_score(self._recipe)
+        found = [decoded(output, self._recipe, lowest) for output in outputs]
         return _POINTS * average_precision(self._truths, found)["ap50"]
 
-    def _found(self, output: Float32Array) -> Found:
-        """Detections of one picture, in pixels of the network's input."""
-        recipe = self._recipe
-        size = recipe.input.width, recipe.input.height
-        replay = OnnxDetector(_Replay(output), recipe, size=size, thresholds=_thresholds(recipe))
-        # A picture of the input's own size is not scaled, so boxes stay where they are.
-        (seen,) = replay.detect([np.zeros((size[1], size[0], 3), np.uint8)])
-        return Found(seen.boxes, seen.scores, seen.classes.astype(np.int64))
+
+def decoded(output: Float32Array, recipe: Recipe, lowest: float) -> Found:
+    """Detections of one output of the network, in pixels of its input, best score first.
+
+    Args:
+        output: One picture's, without the batch axis.
+        recipe: The model's recipe.
+        lowest: Least score, after the recipe's temperature.
+    """
+    size = recipe.input.width, recipe.input.height
+    thresholds = Thresholds(lowest, recipe.nms_iou)
+    replay = OnnxDetector(_Replay(output), recipe, size=size, thresholds=thresholds)
+    # A picture of the input's own size is not scaled, so boxes stay where they are.
+    (seen,) = replay.detect([np.zeros((size[1], size[0], 3), np.uint8)])
+    return Found(seen.boxes, seen.scores, seen.classes.astype(np.int64))
 
 
 class _Replay:

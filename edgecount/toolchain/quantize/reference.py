@@ -25,6 +25,22 @@ _FUSE, _AS_WRITTEN = "0", "1"
 Model = Union[Path, onnx.ModelProto]
 
 
+def open_session(model: Model, *, fuse: bool, threads: int = 1) -> onnxruntime.InferenceSession:
+    """Load a model into ONNX Runtime on the CPU; arguments and errors: :class:`SessionNetwork`."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    options.add_session_config_entry("session.disable_quant_qdq", _FUSE if fuse else _AS_WRITTEN)
+    source: Any = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class but Exception
+        raise ModelError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load the model: {error}"
+        ) from error
+
+
 class SessionNetwork:
     """An ONNX model in ONNX Runtime; a :class:`~edgecount.infer.detector.Network`."""
 
@@ -39,22 +55,7 @@ class SessionNetwork:
         Raises:
             ModelError: ONNX Runtime cannot load it.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _FATAL_ONLY
-        options.add_session_config_entry(
-            "session.disable_quant_qdq", _FUSE if fuse else _AS_WRITTEN
-        )
-        source: Any = str(model) if isinstance(model, Path) else model.SerializeToString()
-        try:
-            self._session = onnxruntime.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # its exceptions share no base class but Exception
-            raise ModelError(
-                f"ONNX Runtime {onnxruntime.__version__} cannot load the model: {error}"
-            ) from error
+        self._session = open_session(model, fuse=fuse, threads=threads)
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
         self.input_shape: Tuple[object, ...] = tuple(self._session.get_inputs()[0].shape)
