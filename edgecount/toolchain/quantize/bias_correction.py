@@ -5,8 +5,8 @@ of each channel is measured on pictures and subtracted from its bias (Nagel et a
 *Data-free quantization through weight equalization and bias correction*, section 4.2 and
 appendix D). Each layer's own error is measured: it reads the FP32 activation, quantised.
 A layer's correction then depends on no other layer, so that layers can be spared one by one.
-Correcting what errors of earlier layers do, too, was worse: most of a picture is background, and the
-mean error there is not that on heads.
+Correcting what errors of earlier layers do, too, was worse: most of a picture is background, and
+the mean error there is not that on heads.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -135,12 +135,13 @@ def _rounded(
     """Copy the Q/DQ pair of an input, fed with the FP32 tensor; the name of what it makes."""
     second = made[node.input[position]]
     first = made[second.input[0]]
-    source = plain.input[position]
+    source: str = plain.input[position]
     for pair, suffix in ((first, "q"), (second, "dq")):
         copy = onnx.NodeProto()
         copy.CopyFrom(pair)
         copy.input[0] = source
-        source = copy.name = copy.output[0] = f"{_OWN}{node.name}.{position}.{suffix}"
+        source = f"{_OWN}{node.name}.{position}.{suffix}"
+        copy.name = copy.output[0] = source
         graph.node.append(copy)
     return source
 
