@@ -16,7 +16,12 @@ from edgecount.cli._options import (
 )
 
 if TYPE_CHECKING:
-    from edgecount.toolchain.quantize.tune import Tuned
+    from onnx import ModelProto
+
+    from edgecount.infer.recipe import Recipe
+    from edgecount.toolchain.quantize.agreement import Scene
+    from edgecount.toolchain.quantize.counts import CountJudge
+    from edgecount.toolchain.quantize.plan import Tuned
 
 
 @click.command()
@@ -69,11 +74,34 @@ if TYPE_CHECKING:
     help="Pictures that each layer's damage is measured on.",
 )
 @click.option(
+    "--bias-correction/--no-bias-correction",
+    default=True,
+    help="Correct biases, where that is nearer to FP32 on other pictures than --images.",
+)
+@click.option(
+    "--scene",
+    metavar="CLIP|DIR",
+    help="Frames without labels on which the file must see what FP32 sees; default: --video.",
+)
+@click.option(
+    "--frames", type=click.IntRange(1), default=80, show_default=True, help="Frames of --scene."
+)
+@click.option(
+    "--agreement", type=click.FloatRange(0.0, 1.0), help="Least F1 with FP32 on those frames."
+)
+@click.option(
     "--video",
     metavar="CLIP",
-    help="Clip whose crossings are known: what INT8 does to counts is part of the budget, too.",
+    help="Clip of the camera; with --truth what INT8 does to counts is part of the budget, too.",
 )
 @truth_option()
+@click.option(
+    "--confirmations",
+    type=click.IntRange(1),
+    default=6,
+    show_default=True,
+    help="Files that are counted with, at most; with 1 the counts steer nothing.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Use the first so many of --images only.")
 @click.option(
     "--symmetric",
@@ -96,8 +124,13 @@ def command(
     spare: str,
     count: int,
     rank_count: int,
+    bias_correction: bool,
+    scene: Optional[str],
+    frames: int,
+    agreement: Optional[float],
     video: Optional[str],
     truth: Optional[Path],
+    confirmations: int,
     limit: Optional[int],
     symmetric: bool,
     as_json: bool,
@@ -108,19 +141,18 @@ def command(
         return
     if images is None or data is None:
         raise click.UsageError("--images and --data are needed (or --symmetric)")
-    if (video is None) != (truth is None):
-        raise click.UsageError("--video and --truth go together")
+    if truth is not None and video is None:
+        raise click.UsageError("--truth is of a clip: --video is needed, too")
     from dataclasses import replace
 
     import onnx
 
-    from edgecount.toolchain.evaluate.truth import read_truth_file
     from edgecount.toolchain.quantize import precision
     from edgecount.toolchain.quantize.calibration_set import CalibrationImages
-    from edgecount.toolchain.quantize.counts import measure
     from edgecount.toolchain.quantize.judge import Judge, some_pairs
     from edgecount.toolchain.quantize.model_file import find
-    from edgecount.toolchain.quantize.tune import CANDIDATES, Plan, note_loss, save, tune
+    from edgecount.toolchain.quantize.plan import CANDIDATES, Plan, Yardsticks
+    from edgecount.toolchain.quantize.tune import save, tune
 
     path, recipe = find(model)
     pictures = CalibrationImages(images, limit)
@@ -129,53 +161,88 @@ def command(
     rules = precision.preset(preset)
     rules = replace(rules, fp16=rules.fp16 + fp16, fp32=rules.fp32 + fp32)
     proto = onnx.load(str(path))
-    allowed = recipe.budget.ap50_points if budget is None else budget
+    seen = _scene(proto, recipe, scene or video, frames)
+    counted = _counted(proto, recipe, video, truth)
+    plan = Plan(
+        budget=recipe.budget.ap50_points if budget is None else budget,
+        rules=rules,
+        spare=spare,
+        methods=calibrators or tuple(CANDIDATES),
+        equalise=equalize,
+        correct=bias_correction,
+        agreement=recipe.budget.agreement if agreement is None else agreement,
+        count_error=recipe.budget.count_error,
+        confirmations=confirmations,
+    )
+    by = Yardsticks(
+        judge=Judge(proto, recipe, some_pairs(data, splits, count)),
+        ranking=None if seen else Judge(proto, recipe, some_pairs(data, splits, rank_count)),
+        scene=seen,
+        counted=counted,
+    )
     tuned = tune(
         proto,
         recipe,
         pictures,
-        Judge(proto, recipe, some_pairs(data, splits, count)),
-        Plan(allowed, rules, spare, calibrators or tuple(CANDIDATES), equalize),
+        by,
+        plan,
         say=lambda text: click.echo(text, err=True),
-        ranking=Judge(proto, recipe, some_pairs(data, splits, rank_count)),
         images_sha256=pictures.sha256,
     )
-    loss = {"ap50_points": round(tuned.loss, 3), "within": tuned.within}
-    note_loss(tuned.model, loss)
-    save(tuned.model, out)
-    counts = None
-    if video is not None and truth is not None:
-        counts = measure(path, out, recipe, video, read_truth_file(truth))
-        loss["count_error"] = counts.grown
-        loss["within"] = tuned.within and counts.grown <= recipe.budget.count_error
-        note_loss(tuned.model, loss)
-        save(tuned.model, out)
-    table = out.with_suffix(".table.json")
-    tuned.table.save(table)
-    table.with_suffix(".cache").write_text(tuned.table.to_tensorrt_cache(), encoding="utf-8")
+    save(tuned, out)
     if as_json:
-        found = {**tuned.as_dict(), "counts": counts._asdict() if counts else None, **loss}
-        click.echo(json.dumps(found, indent=1))
+        counts = {"fp32": counted.fp32, "true": counted.true} if counted else None
+        click.echo(json.dumps({**tuned.as_dict(), "counts": counts}, indent=1))
     else:
-        _show(tuned, out, allowed)
-        if counts is not None:
-            click.echo(
-                f"count error {counts.quantised} against {counts.fp32} of {counts.true} crossings "
-                f"({counts.grown:+d}, {recipe.budget.count_error:g} allowed)"
-            )
-    if not loss["within"]:
+        _show(tuned, out, plan.budget, counted)
+    if not tuned.within:
         raise SystemExit(1)
 
 
-def _show(tuned: "Tuned", out: Path, budget: float) -> None:
+def _scene(
+    model: "ModelProto", recipe: "Recipe", source: Optional[str], frames: int
+) -> "Optional[Scene]":
+    from edgecount.toolchain.quantize.agreement import Scene, spread_frames
+
+    if source is None:
+        return None
+    made = Scene(model, recipe, spread_frames(source, frames))
+    click.echo(f"{source}: FP32 sees {made.heads} heads in {made.images} frames", err=True)
+    return made
+
+
+def _counted(
+    model: "ModelProto", recipe: "Recipe", video: Optional[str], truth: Optional[Path]
+) -> "Optional[CountJudge]":
+    from edgecount.toolchain.evaluate.truth import read_truth_file
+    from edgecount.toolchain.quantize.counts import CountJudge
+
+    if video is None or truth is None:
+        return None
+    return CountJudge(model, recipe, video, read_truth_file(truth))
+
+
+def _show(tuned: "Tuned", out: Path, budget: float, counted: "Optional[CountJudge]") -> None:
     kept = f"{len(tuned.spared)} layers spared" if tuned.spared else "no layer spared"
     click.echo(
         f"{out}: AP50 {tuned.final.ap50:.2f} against {tuned.fp32:.2f} of FP32 "
         f"({tuned.loss:+.2f} points lost, {budget:g} allowed), calibrated by {tuned.calibrator}, "
-        f"{kept}"
+        f"biases {'corrected' if tuned.corrected else 'as they were'}, {kept}"
     )
     for name in tuned.spared:
-        click.echo(f"  {name}")
+        bought = tuned.bought.get(name)
+        click.echo(f"  {name}" + ("" if bought is None else f": {bought:+.1f} points of agreement"))
+    if tuned.agreement is not None:
+        click.echo(
+            f"agreement with FP32 {tuned.agreement.f1:.3f}, logits {tuned.agreement.apart:.3f} "
+            f"apart ({tuned.agreement.shift:+.3f} on average), scores' logits times "
+            f"{tuned.scale.slope:.3f} {tuned.scale.shift:+.3f}"
+        )
+    if counted is not None and tuned.count_grown is not None:
+        click.echo(
+            f"count error {counted.fp32 + tuned.count_grown} against {counted.fp32} of "
+            f"{counted.true} crossings ({tuned.count_grown:+d})"
+        )
     if not tuned.within:
         click.echo("the budget cannot be met by sparing layers: train it quantised, edgecount qat")
 

@@ -103,6 +103,9 @@ class BudgetRecipe(BaseModel):
     count_error: Annotated[float, Field(ge=0.0)] = Field(
         0.0, description="Crossings by which the error of the totals may grow."
     )
+    agreement: Fraction = Field(
+        0.97, description="Least F1 with FP32's detections on a scene without labels."
+    )
 
 
 class Recipe(Strict):

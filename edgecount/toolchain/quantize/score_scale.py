@@ -32,6 +32,9 @@ class ScoreScale(NamedTuple):
     shift: float = 0.0
 
 
+UNSCALED = ScoreScale()
+
+
 def fit(pairs: Pairs) -> ScoreScale:
     """The scale that gives the form's logits FP32's mean and spread.
 
@@ -39,7 +42,7 @@ def fit(pairs: Pairs) -> ScoreScale:
     nothing is changed.
     """
     if len(pairs.fp32) < FEWEST or not pairs.form.std():
-        return ScoreScale()
+        return UNSCALED
     ratio = float(pairs.fp32.std() / pairs.form.std())
     slope = min(max(ratio, _LEAST_SLOPE), _MOST_SLOPE)
     shift = float(pairs.fp32.mean() - slope * pairs.form.mean())
