@@ -37,6 +37,13 @@ _TOLD_EVERY = 50
     help="Part of them that are blurred or dark copies.",
 )
 @click.option(
+    "--zoom-out",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0.0, 1.0),
+    help="Part of them that are mosaics of shrunk pictures: a scene with small heads.",
+)
+@click.option(
     "--model", metavar="ONNX|NAME", help="Detector that tells which pictures are crowded."
 )
 @click.option(
@@ -57,6 +64,7 @@ def command(
     out: Path,
     count: int,
     copies: float,
+    zoom_out: float,
     model: Optional[str],
     fps: Optional[float],
     seconds: float,
@@ -69,15 +77,17 @@ def command(
     """
     from edgecount.toolchain.quantize.calibration_set import Judge, Plan, build
 
-    plan = Plan(source, count, copies, fps, seconds, seed)
+    plan = Plan(source, count, copies, fps, seconds, seed, zoom_out)
     manifest = build(plan, out, Judge.of_model(model) if model else None, _warn, _tell)
     if sys.stderr.isatty():
         click.echo(err=True)
     for note in manifest.notes:
         _warn(note)
     copied = sum(entry.why.endswith("copy") for entry in manifest.images)
+    shrunk = sum(entry.why == "zoomed out" for entry in manifest.images)
     click.echo(
-        f"{out}: {len(manifest.images)} pictures ({copied} blurred or dark copies) of "
+        f"{out}: {len(manifest.images)} pictures ({copied} blurred or dark copies, {shrunk} "
+        f"zoomed out) of "
         f"{manifest.seen} looked at, sha256 {manifest.sha256[:16]}"
     )
 

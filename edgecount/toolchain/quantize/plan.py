@@ -5,11 +5,11 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import onnx
 
-from edgecount.toolchain.quantize import sensitivity
 from edgecount.toolchain.quantize.agreement import Agreement, Scene
 from edgecount.toolchain.quantize.judge import Judge, Verdict
 from edgecount.toolchain.quantize.precision import PrecisionRules
 from edgecount.toolchain.quantize.score_scale import UNSCALED, ScoreScale
+from edgecount.toolchain.quantize.sensitivity import Sensitivity
 from edgecount.toolchain.quantize.table import CalibrationTable
 
 CANDIDATES: Mapping[str, Tuple[str, Mapping[str, Any]]] = {
@@ -102,7 +102,7 @@ class Tuned:
     within: bool
     spared: List[str]
     sets: int
-    sensitivity: Optional[sensitivity.Sensitivity] = None
+    sensitivity: Optional[Sensitivity] = None
     damage: Dict[str, Agreement] = field(default_factory=dict)
     agreement: Optional[Agreement] = None
     bought: Dict[str, float] = field(default_factory=dict)

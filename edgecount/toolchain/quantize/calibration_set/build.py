@@ -42,6 +42,9 @@ _DARK_LUMA = 60.0
 # Candidates kept for each picture wanted. Frames have to be stored, files are there already.
 _FRAMES_KEPT = 2
 _FILES_KEPT = 8
+# Pictures in a row of a mosaic: heads become so many times smaller.
+_GRIDS = (3, 4)
+_LEAST_SIDE = 416
 
 Progress = Callable[[int], None]
 
@@ -57,6 +60,7 @@ class Plan:
         fps: Frames per second looked at, at most; all of a clip and 2 of a camera where None.
         seconds: How long a camera is watched.
         seed: Of the copies' random numbers.
+        zoom_out: Part of the set that is mosaics of shrunk pictures, 0..1: small heads.
     """
 
     source: str
@@ -65,6 +69,7 @@ class Plan:
     fps: Optional[float] = None
     seconds: float = 600.0
     seed: int = 0
+    zoom_out: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,9 @@ def _make(
     pool, seen = _look(plan, work / "pool", notice, progress)
     _check_enough(plan, pool, seen)
     crowding = _crowding(pool.items, judge)
-    wanted = min(plan.count - round(plan.count * plan.copies), len(pool.items))
+    mosaics = round(plan.count * plan.zoom_out)
+    spoiled = round((plan.count - mosaics) * plan.copies)
+    wanted = min(plan.count - mosaics - spoiled, len(pool.items))
     chosen = choose(pool.points, _hardness(pool.items, crowding), wanted)
     entries = []
     for number, (index, why) in enumerate(chosen):
@@ -139,6 +146,7 @@ def _make(
         entries.append(_entry(file, kept.origin, why, kept.traits, crowding[index]))
     copies = round(len(entries) * plan.copies / (1 - plan.copies))
     entries += _copies(entries, copies, work / "set", plan.seed)
+    entries += _mosaics(pool.items, mosaics, work / "set", len(entries), plan.seed)
     notes = (*_notes(plan, entries, len(chosen)), *count_notes(len(entries)))
     crowded_by = judge.name if judge else "edges"
     manifest = Manifest(mask_url(plan.source), seen, crowded_by, notes, tuple(entries))
@@ -255,6 +263,26 @@ def _copies(entries: Sequence[Entry], count: int, folder: Path, seed: int) -> Li
     return made
 
 
+def _mosaics(
+    items: Sequence[_Kept], count: int, folder: Path, first: int, seed: int
+) -> List[Entry]:
+    """Pictures drawn from all candidates, 9 or 16 in one; their files begin with ``first``."""
+    made = []
+    for number in range(count):
+        random = np.random.default_rng((seed, number, 1))
+        cells = _GRIDS[number % len(_GRIDS)] ** 2
+        drawn = [items[i] for i in random.choice(len(items), cells, replace=len(items) < cells)]
+        images = [_read(item.file) for item in drawn]
+        side = max(_LEAST_SIDE, *images[0].shape[:2])
+        image = spoil.zoomed_out(images, side)
+        file = folder / f"{first + number:04d}.png"
+        _write(file, image)
+        look = look_at(image)
+        origin = "; ".join(item.origin for item in drawn)
+        made.append(_entry(file, origin, "zoomed out", look.traits, look.traits.edges))
+    return made
+
+
 def _notes(plan: Plan, entries: Sequence[Entry], chosen: int) -> List[str]:
     notes = []
     if len(entries) < plan.count:
@@ -262,7 +290,7 @@ def _notes(plan: Plan, entries: Sequence[Entry], chosen: int) -> List[str]:
             f"the source holds only {chosen} pictures that differ: the set has {len(entries)} of "
             f"the {plan.count} asked for"
         )
-    darkest = min(entry.luma for entry in entries[:chosen])
+    darkest = min((entry.luma for entry in entries[:chosen]), default=0.0)
     if darkest > _DARK_LUMA:
         notes.append(
             f"the source has no dark pictures (the darkest has a mean brightness of {darkest:.0f} "

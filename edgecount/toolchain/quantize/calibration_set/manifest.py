@@ -20,10 +20,10 @@ class Entry:
         file: Its name in the set's folder.
         sha256: Of the file.
         origin: Where it comes from: a path in the source, or a frame's number; for a copy
-            the file in the set that it was made of.
+            the file in the set that it was made of, for a mosaic all its pictures.
         why: ``dark``, ``blurred`` or ``crowded`` for a picture that was chosen as one of the
             source's most so, ``diverse`` for one that differs from the others, and
-            ``blurred copy`` or ``dark copy``.
+            ``blurred copy`` or ``dark copy``, and ``zoomed out`` for a mosaic of shrunk ones.
         luma: Mean brightness, 0..255.
         sharpness: See :class:`~.traits.Traits`.
         crowding: Heads that the given model saw, or the part of pixels on edges, 0..1.

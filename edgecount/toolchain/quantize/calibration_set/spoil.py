@@ -1,4 +1,6 @@
-"""Copies of pictures as a bad night or a moving lens would have made them."""
+"""Copies of pictures as a bad night, a moving lens or a camera far away would have made them."""
+
+from typing import Sequence
 
 import cv2
 import numpy as np
@@ -29,3 +31,26 @@ def darkened(image: UInt8Array, random: np.random.Generator) -> UInt8Array:
     spread = _READ_NOISE + _SHOT_NOISE * np.sqrt(light)
     noisy = light + spread * random.standard_normal(light.shape, np.float32)
     return np.asarray(np.clip(np.rint(noisy), 0, 255), np.uint8)
+
+
+def zoomed_out(images: Sequence[UInt8Array], side: int) -> UInt8Array:
+    """Shrink pictures, (H, W, 3) uint8, into one of ``side`` × ``side``, row by row.
+
+    A square number of them fills it; each covers its cell, and what sticks out is cut off.
+    """
+    grid = round(len(images) ** 0.5)
+    whole = np.zeros((side, side, 3), np.uint8)
+    edges = np.linspace(0, side, grid + 1).astype(int)
+    for number, image in enumerate(images[: grid * grid]):
+        row, column = divmod(number, grid)
+        cell = whole[edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
+        cell[:] = _covering(image, cell.shape[0], cell.shape[1])
+    return whole
+
+
+def _covering(image: UInt8Array, height: int, width: int) -> UInt8Array:
+    scale = max(height / image.shape[0], width / image.shape[1])
+    size = max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale))
+    shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    top, left = (size[1] - height) // 2, (size[0] - width) // 2
+    return np.asarray(shrunk[top : top + height, left : left + width], np.uint8)
