@@ -17,10 +17,12 @@ from edgecount.cli.main import cli
 from edgecount.errors import ConfigError
 from edgecount.infer.onnxruntime import open_network
 from edgecount.infer.recipe import load
+from edgecount.toolchain.quantize.agreement import Agreement, Scene
 from edgecount.toolchain.quantize.judge import Judge, Verdict, some_pairs
+from edgecount.toolchain.quantize.plan import Plan, Tuned, Yardsticks
 from edgecount.toolchain.quantize.precision import PrecisionRules
 from edgecount.toolchain.quantize.table import CalibrationTable
-from edgecount.toolchain.quantize.tune import METADATA_KEY, Plan, _best, tune
+from edgecount.toolchain.quantize.tune import METADATA_KEY, _best, tune
 
 pytest.importorskip("pycocotools")
 
@@ -78,7 +80,7 @@ def test_fp32_finds_every_spot(spots: Path) -> None:
 def test_nothing_is_spared_where_int8_is_good_enough(spots: Path) -> None:
     proto, judge, recipe = judged(spots)
     said: List[str] = []
-    tuned = tune(proto, recipe, pictures(), judge, Plan(0.5), say=said.append)
+    tuned = tune(proto, recipe, pictures(), Yardsticks(judge), Plan(0.5), say=said.append)
     assert (tuned.within, tuned.spared, tuned.sensitivity) == (True, [], None)
     assert tuned.final.ap50 == pytest.approx(100.0)
     assert set(tuned.tried) == set(Plan(0.5).methods)
@@ -88,7 +90,7 @@ def test_nothing_is_spared_where_int8_is_good_enough(spots: Path) -> None:
 def test_the_layer_is_spared_where_nothing_may_be_lost(spots: Path) -> None:
     proto, judge, recipe = judged(spots)
     # Less than nothing may be lost: only sparing every layer comes near, and it is not enough.
-    tuned = tune(proto, recipe, pictures(), judge, Plan(-1.0), say=lambda _text: None)
+    tuned = tune(proto, recipe, pictures(), Yardsticks(judge), Plan(-1.0), say=lambda _text: None)
     assert not tuned.within
     assert tuned.spared == ["pass"]
     assert tuned.sensitivity is not None
@@ -99,7 +101,7 @@ def test_rules_that_leave_nothing_are_refused(spots: Path) -> None:
     proto, judge, recipe = judged(spots)
     plan = Plan(0.5, PrecisionRules(fp16=("pass",)), methods=("minmax",))
     with pytest.raises(ConfigError, match="no layer to quantise"):
-        tune(proto, recipe, pictures(), judge, plan, say=lambda _text: None)
+        tune(proto, recipe, pictures(), Yardsticks(judge), plan, say=lambda _text: None)
 
 
 def test_the_command_writes_file_table_and_cache(spots: Path) -> None:
@@ -138,4 +140,57 @@ def test_of_two_good_calibrators_the_one_that_clips_less_is_taken() -> None:
         "wide": Verdict(90.0, 10.0),
         "widest": Verdict(89.0, 9.0),
     }
-    assert _best(tried, tables) == "wide"
+    assert _best(tried, {}, tables) == "wide"
+
+
+def test_of_two_good_calibrators_the_one_nearest_to_fp32_in_the_scene_is_taken() -> None:
+    tables = {name: CalibrationTable("", name, 1, "", {}, {"x": 1.0}) for name in "abc"}
+    tried = {"a": Verdict(90.2, 20.0), "b": Verdict(90.0, 10.0), "c": Verdict(89.0, 9.0)}
+    seen = {n: Agreement(0.9, apart, 0.0, 10) for n, apart in zip("abc", (0.2, 0.1, 0.01))}
+    assert _best(tried, seen, tables) == "b"
+
+
+def tuned_by(spots: Path, plan: Plan, grown: List[int]) -> Tuned:
+    """Tune with a scene, and with counts whose error grows as told, one after the other."""
+    proto, judge, recipe = judged(spots)
+    by = Yardsticks(judge, scene=Scene(proto, recipe, pictures()), counted=lambda _: grown.pop(0))
+    return tune(proto, recipe, pictures(), by, plan, say=lambda _text: None)
+
+
+def test_a_scene_decides_what_is_spared(spots: Path) -> None:
+    # More than perfect agreement is asked for: every layer is spared, and it is not enough.
+    tuned = tuned_by(spots, Plan(0.5, agreement=1.1), [0])
+    assert not tuned.within
+    assert tuned.spared == ["pass"] == list(tuned.damage) == list(tuned.bought)
+    assert tuned.agreement is not None
+    assert tuned.agreement.f1 == 1.0
+
+
+def test_a_layer_is_spared_for_counts_alone(spots: Path) -> None:
+    grown = [2, 0, 5]
+    tuned = tuned_by(spots, Plan(0.5), grown)
+    assert (tuned.within, tuned.spared, tuned.count_grown) == (True, ["pass"], 0)
+    assert grown == [5]
+
+
+def test_counts_that_only_confirm_steer_nothing(spots: Path) -> None:
+    grown = [2, 0]
+    tuned = tuned_by(spots, Plan(0.5, confirmations=1), grown)
+    assert (tuned.within, tuned.spared, tuned.count_grown) == (False, [], 2)
+    assert grown == [0]
+
+
+def test_counts_end_where_no_layer_is_left(spots: Path) -> None:
+    tuned = tuned_by(spots, Plan(0.5), [2, 3, 9])
+    assert (tuned.within, tuned.spared, tuned.count_grown) == (False, [], 2)
+
+
+def test_the_command_says_what_a_scene_makes_of_it(spots: Path) -> None:
+    out, data = spots.with_name("spots.int8.onnx"), str(spots.parent / "data")
+    arguments = ["--model", str(spots), "--images", data, "--data", data, "--out", str(out)]
+    result = CliRunner().invoke(cli, ["quantize", *arguments, "--scene", data, "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["agreement"]["f1"] == 1.0
+    assert "FP32 sees 5 heads in 4 frames" in result.stderr
+    _, metadata = open_network(out)
+    assert json.loads(metadata[METADATA_KEY])["loss"]["agreement"] == 1.0
