@@ -10,7 +10,7 @@ from typing import Dict, List, Optional, Tuple
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgecount.errors import ModelError
 from edgecount.toolchain.quantize.table import LEVELS
@@ -106,6 +106,7 @@ class _Rewriting:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._graph = model.graph
         self._constants = {i.name: i for i in model.graph.initializer}
+        self._makers = {name: node for node in model.graph.node for name in node.output}
         self.changes: List[str] = []
 
     def run(self) -> None:
@@ -118,8 +119,7 @@ class _Rewriting:
             elif copy.op_type == "DequantizeLinear" and copy.input[0] in self._constants:
                 self._stored(copy, kept)
             else:
-                self._activation(copy)
-                kept.append(copy)
+                kept += self._activation(copy)
         del self._graph.node[:]
         self._graph.node.extend(kept)
         del self._graph.value_info[:]
@@ -128,12 +128,25 @@ class _Rewriting:
             if self._graph.initializer[index].name not in read:
                 del self._graph.initializer[index]
 
-    def _activation(self, node: onnx.NodeProto) -> None:
+    def _activation(self, node: onnx.NodeProto) -> List[onnx.NodeProto]:
+        """The node with a symmetric range, and before it what the old range did besides.
+
+        A range that begins at 0 is a Relu, and quantisers leave out the Relu itself.
+        """
         scale, zero, kind = self._parameters(node)
         low, high = _RANGES[kind]
         reach = np.maximum(zero - low, high - zero).astype(np.float32)
         self._set(node, (scale * reach / LEVELS).astype(np.float32))
         self.changes.append(f"{describe(node)}: zero point {zero.reshape(-1)[0]} → 0")
+        source = self._makers.get(node.input[0])
+        positive = source is not None and source.op_type == "Relu"
+        if node.op_type != "QuantizeLinear" or (zero != low).any() or positive:
+            return [node]
+        made = f"{node.name or node.output[0]}.relu"
+        relu = helper.make_node("Relu", [node.input[0]], [made], made)
+        node.input[0] = made
+        self.changes.append(f"{describe(node)}: Relu before it")
+        return [relu, node]
 
     def _stored(self, node: onnx.NodeProto, kept: List[onnx.NodeProto]) -> None:
         """A constant that was quantised: symmetric INT8, or float32 where it is a bias."""
@@ -179,6 +192,8 @@ class _Rewriting:
         point = np.zeros(value.shape) if zero is None else numpy_helper.to_array(zero)
         if kind not in (*_RANGES, TensorProto.INT32):
             raise ModelError(f"{describe(node)} is neither INT8 nor uint8: it cannot be rewritten")
+        if value.size == 1:  # of all channels, whether it is written as a number or as a list
+            value, point = value.reshape(()), point.reshape(())
         return value.astype(np.float32), point.astype(np.int32), kind
 
     def _set(self, node: onnx.NodeProto, scale: NDArray[np.float32]) -> None:

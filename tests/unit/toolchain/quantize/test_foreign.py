@@ -99,3 +99,25 @@ def test_a_file_that_is_symmetric_says_so(tmp_path) -> None:
     onnx.save(model, str(tmp_path / "a.onnx"))
     (line,) = rewrite_file(tmp_path / "a.onnx", tmp_path / "b.onnx")
     assert "symmetric already" in line
+
+
+def test_one_scale_for_all_channels_may_be_a_list() -> None:
+    """As ONNX Runtime writes biases of depthwise layers: one scale in a list, and no axis."""
+    model = foreign()
+    for constant in model.graph.initializer:
+        if constant.name == "bs":
+            constant.CopyFrom(numpy_helper.from_array(np.array([0.001], np.float32), "bs"))
+    node = next(n for n in model.graph.node if n.name == "bdq")
+    del node.attribute[:]
+    symmetric, _ = to_symmetric(model)
+    stored = {i.name: numpy_helper.to_array(i) for i in symmetric.graph.initializer}
+    np.testing.assert_allclose(stored["bd"], [0.1, -0.2], rtol=1e-5)
+
+
+def test_a_range_that_began_at_zero_still_hides_what_is_negative() -> None:
+    """Quantisers leave out a Relu before uint8 with zero point 0: the range itself is one."""
+    model = foreign(0)
+    symmetric, changes = to_symmetric(model)
+    x = np.linspace(-20, 20, 18, dtype=np.float32).reshape(1, 2, 3, 3)
+    np.testing.assert_allclose(run(symmetric, x), run(model, x), atol=0.5)
+    assert any("Relu" in change for change in changes)

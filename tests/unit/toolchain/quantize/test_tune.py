@@ -123,11 +123,13 @@ def test_the_command_ranks_layers(spots: Path, tmp_path: Path) -> None:
         cli, ["calibrate", "--model", str(spots), "--images", data, "--out", table]
     )
     assert ran.exit_code == 0, ran.output
-    arguments = ["--model", str(spots), "--table", table, "--data", data]
+    plot = tmp_path / "plot.png"
+    arguments = ["--model", str(spots), "--table", table, "--data", data, "--plot", str(plot)]
     result = CliRunner().invoke(cli, ["sensitivity", *arguments])
     assert result.exit_code == 0, result.output
     assert "pass" in result.output
     assert "4 pictures" in result.output
+    assert cv2.imread(str(plot)) is not None
 
 
 def test_of_two_good_calibrators_the_one_that_clips_less_is_taken() -> None:

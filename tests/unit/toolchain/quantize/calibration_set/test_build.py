@@ -15,6 +15,7 @@ from edgecount.toolchain.quantize.calibration_set import (
     Manifest,
     Plan,
     build,
+    spoil,
 )
 from edgecount.toolchain.quantize.calibration_set.build import choose
 
@@ -281,3 +282,26 @@ class TestChoose:
         points = np.arange(5, dtype=np.float32)[:, None]
         chosen = choose(points, {"dark": points[:, 0], "blurred": -points[:, 0]}, 5)
         assert sorted(index for index, _ in chosen) == [0, 1, 2, 3, 4]
+
+
+class TestZoomOut:
+    def test_part_of_the_set_is_mosaics(self, folder, tmp_path):
+        manifest = made(folder, tmp_path / "set", count=20, copies=0.0, zoom_out=0.2)
+        mosaics = [e for e in manifest.images if e.why == "zoomed out"]
+        assert (len(manifest.images), len(mosaics)) == (20, 4)
+        assert [len(e.origin.split("; ")) for e in mosaics] == [9, 16, 9, 16]
+        assert len(CalibrationImages(tmp_path / "set")) == 20
+
+    def test_a_set_may_be_of_mosaics_alone(self, folder, tmp_path):
+        manifest = made(folder, tmp_path / "set", count=16, zoom_out=1.0)
+        assert {e.why for e in manifest.images} == {"zoomed out"}
+        image = cv2.imread(str(tmp_path / "set" / manifest.images[0].file))
+        assert image.shape == (416, 416, 3)
+
+    def test_each_picture_covers_its_cell(self):
+        grey = [np.full((20, 40, 3), 10 * (i + 1), np.uint8) for i in range(9)]
+        whole = spoil.zoomed_out(grey, 100)
+        assert [int(whole[y, x, 0]) for y in (0, 50, 99) for x in (0, 50, 99)] == [
+            10 * (i + 1) for i in range(9)
+        ]
+        assert whole.min() >= 10
