@@ -85,9 +85,9 @@ def command(
         _warn(note)
     copied = sum(entry.why.endswith("copy") for entry in manifest.images)
     shrunk = sum(entry.why == "zoomed out" for entry in manifest.images)
+    mosaics = f", {shrunk} zoomed out" if shrunk else ""
     click.echo(
-        f"{out}: {len(manifest.images)} pictures ({copied} blurred or dark copies, {shrunk} "
-        f"zoomed out) of "
+        f"{out}: {len(manifest.images)} pictures ({copied} blurred or dark copies{mosaics}) of "
         f"{manifest.seen} looked at, sha256 {manifest.sha256[:16]}"
     )
 

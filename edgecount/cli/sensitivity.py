@@ -45,16 +45,16 @@ def command(
     as_json: bool,
 ) -> None:
     """Quantise each layer alone (and all but each), and rank layers by the damage."""
-    import onnx
-
     from edgecount.toolchain.quantize import sensitivity
     from edgecount.toolchain.quantize.judge import Judge, some_pairs
     from edgecount.toolchain.quantize.model_file import find
     from edgecount.toolchain.quantize.table import CalibrationTable
+    from edgecount.toolchain.quantize.watched import load
 
     path, recipe = find(model)
     calibrated = CalibrationTable.load(table)
-    proto = onnx.load(str(path))
+    proto, digest = load(path)
+    calibrated.check_model(digest, path.name)
     judge = Judge(proto, recipe, some_pairs(data, splits, count))
 
     def progress(done: int, total: int) -> None:

@@ -7,6 +7,7 @@ from edgecount.errors import MissingExtraError
 from edgecount.toolchain.quantize.sensitivity import Sensitivity
 
 _MOST = 40
+_QUIET_DB = 100.0  # as good as no noise; infinity cannot be drawn
 
 
 def draw(found: Sensitivity, out: Path) -> None:
@@ -25,10 +26,10 @@ def draw(found: Sensitivity, out: Path) -> None:
     loss: Any
     noise, loss = figure.subplots(1, 2, sharey=True)
     places = range(len(rows))
-    noise.barh(places, [row.alone.sqnr_db for row in rows], color="tab:blue")
+    noise.barh(places, [min(row.alone.sqnr_db, _QUIET_DB) for row in rows], color="tab:blue")
     noise.set_xlabel("signal to noise with it alone in INT8, dB")
     noise.set_yticks(places, [row.layer for row in rows], fontsize=6)
-    noise.invert_yaxis()
+    noise.set_ylim(len(rows) - 0.4, -0.6)
     loss.barh(places, [found.fp32 - row.alone.ap50 for row in rows], color="tab:red")
     loss.set_xlabel("AP50 lost with it alone in INT8, points")
     figure.suptitle(

@@ -76,6 +76,18 @@ class CalibrationTable:
                 "not fit what the pipeline feeds; run  edgecount calibrate  with this recipe"
             )
 
+    def check_model(self, digest: str, name: str) -> None:
+        """Check that the table is of the model called ``name`` with this SHA-256.
+
+        Raises:
+            DatasetError: It is another model's; that of a file with evened channels is its own.
+        """
+        if self.model_sha256 not in ("", digest):
+            raise DatasetError(
+                f"the table was made for another file than {name} (or for it with its channels "
+                "evened out, as edgecount quantize does): make one with  edgecount calibrate"
+            )
+
     def save(self, path: Path) -> None:
         """Write the table as JSON, in one piece.
 

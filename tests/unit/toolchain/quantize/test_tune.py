@@ -196,3 +196,12 @@ def test_the_command_says_what_a_scene_makes_of_it(spots: Path) -> None:
     assert "FP32 sees 5 heads in 4 frames" in result.stderr
     _, metadata = open_network(out)
     assert json.loads(metadata[METADATA_KEY])["loss"]["agreement"] == 1.0
+
+
+def test_a_table_of_another_model_ranks_nothing(spots: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.json"
+    CalibrationTable("ab" * 32, "minmax", 1, "", {}, {"images": 255.0}).save(table)
+    arguments = ["--model", str(spots), "--table", str(table), "--data", str(spots.parent / "data")]
+    result = CliRunner().invoke(cli, ["sensitivity", *arguments])
+    assert result.exit_code != 0
+    assert "made for another file than spots.onnx" in str(result.exception)

@@ -64,7 +64,7 @@ def test_the_json_says_the_same_and_how_it_was_made(made):
     assert data["format"] == 1
     assert data["variants"] == report.rows
     assert data["size"] == "320×320"
-    assert data["budget"] == {"ap50_points": 0.5, "count_error": 0}
+    assert data["budget"] == {"ap50_points": 0.5, "count_error": 0, "agreement": 0.97}
     assert [d["layer"] for d in data["sensitivity"]] == ["neck.a", "head.b"]
 
 
