@@ -26,7 +26,7 @@ class CountJudge:
         recipe: Recipe,
         clip: str,
         truth: CountTruth,
-        threads: int = 2,
+        threads: int = 1,
     ) -> None:
         """Count the clip with the model as it is.
 
