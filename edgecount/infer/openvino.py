@@ -1,0 +1,252 @@
+"""OpenVINO: runs a network on the CPU, with integer kernels where the file is quantised.
+
+Like ONNX Runtime one network call uses one thread, and several calls run side by side: each has a
+stream of OpenVINO's, which holds the activations of its own. Streams wait on a condition, none
+spins, and none is bound to a core.
+"""
+
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+
+from edgecount.errors import EngineError, ModelError
+from edgecount.infer.onnxruntime import read_metadata
+from edgecount.records import Float32Array
+
+_CONVERTER = "openvino.tools.ovc"
+_FLOAT = "f32"  # "f16" or "bf16" would be faster and not the network that was measured
+# OpenVINO says first where in its sources it noticed.
+_PLACES = ("Exception from ", "Check '")
+
+
+def load() -> Any:
+    """The package ``openvino``, without its model converter.
+
+    The converter reports each import of it to its maker over the network. It is of no use here, so
+    it is hidden meanwhile; openvino then does without, as where it is not installed.
+
+    Raises:
+        ModelError: The package is not installed.
+    """
+    with _hidden(_CONVERTER):
+        try:
+            import openvino
+        except ImportError as error:
+            raise ModelError(
+                f"OpenVINO cannot be loaded ({error}): pip install 'edgecount[openvino]'"
+            ) from error
+    return openvino
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Make importing ``module`` fail, unless somebody has imported it already."""
+    if module in sys.modules:
+        yield
+        return
+    modules: Dict[str, Any] = sys.modules
+    modules[module] = None
+    try:
+        yield
+    finally:
+        modules.pop(module, None)
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """A network that was made for inputs of one shape."""
+
+    shape: Tuple[int, ...]
+    model: Any
+
+
+class OpenVinoNetwork:
+    """One ONNX file in OpenVINO's CPU plugin; see :class:`~.detector.Network`."""
+
+    def __init__(self, path: Path, *, calls: int = 1, threads: int = 1) -> None:
+        """Load ``path``.
+
+        Args:
+            path: The ONNX file.
+            calls: Calls of ``run`` that are computed at the same time; more wait.
+            threads: CPU threads of one call.
+
+        Raises:
+            ModelError: The file is missing, broken, or uses what this runtime lacks; or OpenVINO
+                is not installed.
+        """
+        self._openvino = load()
+        self._path = path
+        self._core = self._openvino.Core()
+        self._frontend = self._openvino.frontend.FrontEndManager().load_by_framework("onnx")
+        self._options = {
+            "NUM_STREAMS": str(calls),
+            "INFERENCE_NUM_THREADS": str(calls * threads),
+            "INFERENCE_PRECISION_HINT": _FLOAT,
+            "ENABLE_CPU_PINNING": "NO",
+        }
+        self._lock = threading.Lock()
+        self._requests = threading.local()
+        self._compiled: Optional[_Compiled] = None
+        model = self._read()
+        if len(model.inputs) != 1:
+            raise ModelError(f"{path} has {len(model.inputs)} inputs; a detector has one")
+        _check_float(path, "takes", model.inputs[0], "feeds")
+        _check_float(path, "gives", model.outputs[0], "decodes")
+        self.input_shape = _shape(model.inputs[0])
+        self.output_shape = _shape(model.outputs[0])
+
+    def run(self, batch: Float32Array) -> Float32Array:
+        """(B, 3, H, W) float32 → the first output. Raises EngineError.
+
+        The first batch of another shape than the last one's takes as long as loading does.
+        """
+        try:
+            request = self._request(batch.shape)
+            request.infer([np.ascontiguousarray(batch)], share_inputs=True, share_outputs=True)
+            output: Float32Array = request.get_output_tensor(0).data.copy()
+        except Exception as error:  # OpenVINO raises RuntimeError, TypeError, its own
+            raise EngineError(f"OpenVINO failed in {self._path}: {_reason(error)}") from error
+        return output
+
+    def _request(self, shape: Tuple[int, ...]) -> Any:
+        """The calling thread's own request for inputs of ``shape``."""
+        compiled = self._compile(shape)
+        kept: Optional[Tuple[_Compiled, Any]] = getattr(self._requests, "kept", None)
+        if kept is None or kept[0] is not compiled:
+            kept = compiled, compiled.model.create_infer_request()
+            self._requests.kept = kept
+        return kept[1]
+
+    def _compile(self, shape: Tuple[int, ...]) -> _Compiled:
+        # Kernels for a shape that is known are faster, and are made once and not in each call.
+        with self._lock:
+            if self._compiled is None or self._compiled.shape != shape:
+                model = self._read()
+                fold_quantisation(self._openvino, model)
+                model.reshape(list(shape))
+                made = self._core.compile_model(model, "CPU", self._options)
+                self._compiled = _Compiled(shape, made)
+            return self._compiled
+
+    def _read(self) -> Any:
+        if not self._path.is_file():
+            raise ModelError(f"there is no file {self._path}")
+        try:
+            # Core.read_model would ask the readers of all formats, who write to stderr.
+            return self._frontend.convert(self._frontend.load(str(self._path)))
+        except Exception as error:  # as above
+            version = self._openvino.get_version().split("-")[0]
+            raise ModelError(
+                f"OpenVINO {version} cannot load {self._path}: {_reason(error)}"
+            ) from error
+
+
+def open_network(path: Path, calls: int = 1) -> Tuple[OpenVinoNetwork, Dict[str, str]]:
+    """Load an ONNX file for :func:`edgecount.infer.detector.create`. Raises ModelError."""
+    return OpenVinoNetwork(path, calls=calls), read_metadata(path)
+
+
+def fold_quantisation(openvino: Any, model: Any) -> int:
+    """Make one FakeQuantize of each activation's QuantizeLinear and DequantizeLinear.
+
+    It rounds and clips to the same values. OpenVINO reads Q/DQ as a FakeQuantize to integers,
+    conversions, and the arithmetic back; its passes then quantise a tensor behind a Concat wrongly.
+
+    Args:
+        openvino: The package.
+        model: Changed in place.
+
+    Returns:
+        How many activations were folded; those of another form stay.
+    """
+    folded = 0
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "FakeQuantize" and not _is_constant(node.input_value(0)):
+            folded += _fold(openvino, node)
+    model.validate_nodes_and_infer_types()
+    return folded
+
+
+def _fold(openvino: Any, quantize: Any) -> bool:
+    ends = _dequantized(quantize)
+    if not ends or not all(_inverse(quantize, *end) for end in ends):
+        return False
+    low, high = quantize.input_value(1), quantize.input_value(2)
+    levels = quantize.get_attributes()["levels"]
+    made = openvino.opset8.fake_quantize(quantize.input_value(0), low, high, low, high, levels)
+    made.set_friendly_name(ends[0][1].get_friendly_name())
+    for _, multiply in ends:
+        for target in list(multiply.output(0).get_target_inputs()):
+            target.replace_source_output(made.output(0))
+    return True
+
+
+def _dequantized(quantize: Any) -> List[Tuple[Optional[Any], Any]]:
+    """Subtraction (None where the zero point is left out) and multiplication of each reader.
+
+    Empty where anything else reads the integers.
+    """
+    ends: List[Tuple[Optional[Any], Any]] = []
+    for stored in _readers(quantize):
+        for widened in _readers(stored):
+            if {stored.get_type_name(), widened.get_type_name()} != {"Convert"}:
+                return []
+            for node in _readers(widened):
+                subtract = node if node.get_type_name() == "Subtract" else None
+                ends += [(subtract, n) for n in ([node] if subtract is None else _readers(node))]
+    return ends if all(multiply.get_type_name() == "Multiply" for _, multiply in ends) else []
+
+
+def _inverse(quantize: Any, subtract: Optional[Any], multiply: Any) -> bool:
+    """Whether (integer − zero point) × scale leads back to the range that was quantised."""
+    scale = _constant(multiply.input_value(1))
+    zero = np.zeros(1) if subtract is None else _constant(subtract.input_value(1))
+    ranges = [_constant(quantize.input_value(port)) for port in range(1, 5)]
+    if scale is None or zero is None or any(values is None for values in ranges):
+        return False
+    low, high, least, most = (np.asarray(v, np.float64) for v in ranges)
+    return all(
+        np.allclose(integer - zero, np.asarray(real / scale), rtol=0, atol=0.01)
+        for integer, real in ((least, low), (most, high))
+    )
+
+
+def _constant(output: Any) -> Optional["np.ndarray[Any, Any]"]:
+    """The values of a constant, also of one that is converted or reshaped; else None."""
+    node = output.get_node()
+    while node.get_type_name() in ("Convert", "Reshape"):
+        node = node.input_value(0).get_node()
+    return np.asarray(node.data).ravel() if node.get_type_name() == "Constant" else None
+
+
+def _is_constant(output: Any) -> bool:
+    return output.get_node().get_type_name() == "Constant"
+
+
+def _readers(node: Any) -> List[Any]:
+    return [target.get_node() for target in node.output(0).get_target_inputs()]
+
+
+def _check_float(path: Path, verb: str, port: Any, use: str) -> None:
+    kind = port.get_element_type().get_type_name()
+    if kind != "f32":
+        raise ModelError(f"{path} {verb} {kind}; edgecount {use} float32")
+
+
+def _shape(port: Any) -> Tuple[object, ...]:
+    """As the file declares it: a dynamic axis is a string."""
+    partial = port.get_partial_shape()
+    return tuple(d.get_length() if d.is_static else str(d) for d in partial)
+
+
+def _reason(error: Exception) -> str:
+    """The first line that says what is wrong, not where in OpenVINO's sources."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(_PLACES)]
+    return (telling or lines or [type(error).__name__])[0]
