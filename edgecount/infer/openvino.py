@@ -9,15 +9,17 @@ import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from edgecount.errors import EngineError, ModelError
-from edgecount.infer.onnxruntime import read_metadata
+from edgecount.errors import EngineError, MissingExtraError, ModelError
+from edgecount.infer import cpu_features
 from edgecount.records import Float32Array
 
+NAME = "openvino"
 _CONVERTER = "openvino.tools.ovc"
 _FLOAT = "f32"  # "f16" or "bf16" would be faster and not the network that was measured
 # OpenVINO says first where in its sources it noticed.
@@ -31,16 +33,22 @@ def load() -> Any:
     it is hidden meanwhile; openvino then does without, as where it is not installed.
 
     Raises:
-        ModelError: The package is not installed.
+        MissingExtraError: The package is not installed.
     """
     with _hidden(_CONVERTER):
         try:
             import openvino
         except ImportError as error:
-            raise ModelError(
-                f"OpenVINO cannot be loaded ({error}): pip install 'edgecount[openvino]'"
-            ) from error
+            raise MissingExtraError(NAME, NAME) from error
     return openvino
+
+
+def installed_version() -> Optional[str]:
+    """The version of OpenVINO that is installed, without loading it; None where it is not."""
+    try:
+        return metadata.version(NAME)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @contextmanager
@@ -68,7 +76,7 @@ class _Compiled:
 class OpenVinoNetwork:
     """One ONNX file in OpenVINO's CPU plugin; see :class:`~.detector.Network`."""
 
-    def __init__(self, path: Path, *, calls: int = 1, threads: int = 1) -> None:
+    def __init__(self, path: Path, calls: int = 1, threads: int = 1) -> None:
         """Load ``path``.
 
         Args:
@@ -77,8 +85,8 @@ class OpenVinoNetwork:
             threads: CPU threads of one call.
 
         Raises:
-            ModelError: The file is missing, broken, or uses what this runtime lacks; or OpenVINO
-                is not installed.
+            ModelError: The file is missing, broken, or uses what this runtime lacks.
+            MissingExtraError: OpenVINO is not installed.
         """
         self._openvino = load()
         self._path = path
@@ -90,6 +98,9 @@ class OpenVinoNetwork:
             "INFERENCE_PRECISION_HINT": _FLOAT,
             "ENABLE_CPU_PINNING": "NO",
         }
+        if cpu_features.read().saturates:
+            # As written, in float32: exact, and as fast as what saturates.
+            self._options["LP_TRANSFORMS_MODE"] = "NO"
         self._lock = threading.Lock()
         self._requests = threading.local()
         self._compiled: Optional[_Compiled] = None
@@ -147,11 +158,6 @@ class OpenVinoNetwork:
             ) from error
 
 
-def open_network(path: Path, calls: int = 1) -> Tuple[OpenVinoNetwork, Dict[str, str]]:
-    """Load an ONNX file for :func:`edgecount.infer.detector.create`. Raises ModelError."""
-    return OpenVinoNetwork(path, calls=calls), read_metadata(path)
-
-
 def fold_quantisation(openvino: Any, model: Any) -> int:
     """Make one FakeQuantize of each activation's QuantizeLinear and DequantizeLinear.
 
@@ -207,26 +213,28 @@ def _inverse(quantize: Any, subtract: Optional[Any], multiply: Any) -> bool:
     """Whether (integer − zero point) × scale leads back to the range that was quantised."""
     scale = _constant(multiply.input_value(1))
     zero = np.zeros(1) if subtract is None else _constant(subtract.input_value(1))
-    ranges = [_constant(quantize.input_value(port)) for port in range(1, 5)]
-    if scale is None or zero is None or any(values is None for values in ranges):
+    low, high, least, most = (_constant(quantize.input_value(port)) for port in range(1, 5))
+    if scale is None or zero is None or low is None or high is None:
         return False
-    low, high, least, most = (np.asarray(v, np.float64) for v in ranges)
-    return all(
-        np.allclose(integer - zero, np.asarray(real / scale), rtol=0, atol=0.01)
-        for integer, real in ((least, low), (most, high))
-    )
+    if least is None or most is None:
+        return False
+    found = np.concatenate([low / scale, high / scale])
+    return np.allclose(found, np.concatenate([least - zero, most - zero]), rtol=0, atol=0.01)
 
 
-def _constant(output: Any) -> Optional["np.ndarray[Any, Any]"]:
+def _constant(output: Any) -> Optional["np.ndarray[Any, np.dtype[np.float64]]"]:
     """The values of a constant, also of one that is converted or reshaped; else None."""
     node = output.get_node()
     while node.get_type_name() in ("Convert", "Reshape"):
         node = node.input_value(0).get_node()
-    return np.asarray(node.data).ravel() if node.get_type_name() == "Constant" else None
+    if node.get_type_name() != "Constant":
+        return None
+    return np.asarray(node.data, np.float64).ravel()
 
 
 def _is_constant(output: Any) -> bool:
-    return output.get_node().get_type_name() == "Constant"
+    constant: bool = output.get_node().get_type_name() == "Constant"
+    return constant
 
 
 def _readers(node: Any) -> List[Any]:
@@ -234,7 +242,7 @@ def _readers(node: Any) -> List[Any]:
 
 
 def _check_float(path: Path, verb: str, port: Any, use: str) -> None:
-    kind = port.get_element_type().get_type_name()
+    kind: str = port.get_element_type().get_type_name()
     if kind != "f32":
         raise ModelError(f"{path} {verb} {kind}; edgecount {use} float32")
 
