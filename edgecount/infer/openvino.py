@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 import numpy as np
 
 from edgecount.errors import EngineError, MissingExtraError, ModelError
 from edgecount.infer import cpu_features
+from edgecount.infer.openvino_graph import fold_quantisation
 from edgecount.records import Float32Array
 
 NAME = "openvino"
@@ -158,89 +159,6 @@ class OpenVinoNetwork:
             ) from error
 
 
-def fold_quantisation(openvino: Any, model: Any) -> int:
-    """Make one FakeQuantize of each activation's QuantizeLinear and DequantizeLinear.
-
-    It rounds and clips to the same values. OpenVINO reads Q/DQ as a FakeQuantize to integers,
-    conversions, and the arithmetic back; its passes then quantise a tensor behind a Concat wrongly.
-
-    Args:
-        openvino: The package.
-        model: Changed in place.
-
-    Returns:
-        How many activations were folded; those of another form stay.
-    """
-    folded = 0
-    for node in model.get_ordered_ops():
-        if node.get_type_name() == "FakeQuantize" and not _is_constant(node.input_value(0)):
-            folded += _fold(openvino, node)
-    model.validate_nodes_and_infer_types()
-    return folded
-
-
-def _fold(openvino: Any, quantize: Any) -> bool:
-    ends = _dequantized(quantize)
-    if not ends or not all(_inverse(quantize, *end) for end in ends):
-        return False
-    low, high = quantize.input_value(1), quantize.input_value(2)
-    levels = quantize.get_attributes()["levels"]
-    made = openvino.opset8.fake_quantize(quantize.input_value(0), low, high, low, high, levels)
-    made.set_friendly_name(ends[0][1].get_friendly_name())
-    for _, multiply in ends:
-        for target in list(multiply.output(0).get_target_inputs()):
-            target.replace_source_output(made.output(0))
-    return True
-
-
-def _dequantized(quantize: Any) -> List[Tuple[Optional[Any], Any]]:
-    """Subtraction (None where the zero point is left out) and multiplication of each reader.
-
-    Empty where anything else reads the integers.
-    """
-    ends: List[Tuple[Optional[Any], Any]] = []
-    for stored in _readers(quantize):
-        for widened in _readers(stored):
-            if {stored.get_type_name(), widened.get_type_name()} != {"Convert"}:
-                return []
-            for node in _readers(widened):
-                subtract = node if node.get_type_name() == "Subtract" else None
-                ends += [(subtract, n) for n in ([node] if subtract is None else _readers(node))]
-    return ends if all(multiply.get_type_name() == "Multiply" for _, multiply in ends) else []
-
-
-def _inverse(quantize: Any, subtract: Optional[Any], multiply: Any) -> bool:
-    """Whether (integer − zero point) × scale leads back to the range that was quantised."""
-    scale = _constant(multiply.input_value(1))
-    zero = np.zeros(1) if subtract is None else _constant(subtract.input_value(1))
-    low, high, least, most = (_constant(quantize.input_value(port)) for port in range(1, 5))
-    if scale is None or zero is None or low is None or high is None:
-        return False
-    if least is None or most is None:
-        return False
-    found = np.concatenate([low / scale, high / scale])
-    return np.allclose(found, np.concatenate([least - zero, most - zero]), rtol=0, atol=0.01)
-
-
-def _constant(output: Any) -> Optional["np.ndarray[Any, np.dtype[np.float64]]"]:
-    """The values of a constant, also of one that is converted or reshaped; else None."""
-    node = output.get_node()
-    while node.get_type_name() in ("Convert", "Reshape"):
-        node = node.input_value(0).get_node()
-    if node.get_type_name() != "Constant":
-        return None
-    return np.asarray(node.data, np.float64).ravel()
-
-
-def _is_constant(output: Any) -> bool:
-    constant: bool = output.get_node().get_type_name() == "Constant"
-    return constant
-
-
-def _readers(node: Any) -> List[Any]:
-    return [target.get_node() for target in node.output(0).get_target_inputs()]
-
-
 def _check_float(path: Path, verb: str, port: Any, use: str) -> None:
     kind: str = port.get_element_type().get_type_name()
     if kind != "f32":
@@ -254,7 +172,7 @@ def _shape(port: Any) -> Tuple[object, ...]:
 
 
 def _reason(error: Exception) -> str:
-    """The first line that says what is wrong, not where in OpenVINO's sources."""
+    """The first line that says what is wrong, and not where or in which node."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(_PLACES)]
+    telling = [ln for ln in lines if not ln.startswith(_PLACES) and not ln.endswith(":")]
     return (telling or lines or [type(error).__name__])[0]
