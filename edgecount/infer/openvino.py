@@ -99,8 +99,9 @@ class OpenVinoNetwork:
             "INFERENCE_PRECISION_HINT": _FLOAT,
             "ENABLE_CPU_PINNING": "NO",
         }
-        if cpu_features.read().saturates:
-            # As written, in float32: exact, and as fast as what saturates.
+        # Where products saturate, Q/DQ runs as written, in float32.
+        self._integer = not cpu_features.read().saturates
+        if not self._integer:
             self._options["LP_TRANSFORMS_MODE"] = "NO"
         self._lock = threading.Lock()
         self._requests = threading.local()
@@ -118,6 +119,10 @@ class OpenVinoNetwork:
 
         The first batch of another shape than the last one's takes as long as loading does.
         """
+        if not self._takes(batch.shape):
+            raise EngineError(
+                f"{self._path} takes {list(self.input_shape)}, not {list(batch.shape)}"
+            )
         try:
             request = self._request(batch.shape)
             request.infer([np.ascontiguousarray(batch)], share_inputs=True, share_outputs=True)
@@ -125,6 +130,12 @@ class OpenVinoNetwork:
         except Exception as error:  # OpenVINO raises RuntimeError, TypeError, its own
             raise EngineError(f"OpenVINO failed in {self._path}: {_reason(error)}") from error
         return output
+
+    def _takes(self, shape: Tuple[int, ...]) -> bool:
+        declared = self.input_shape
+        return len(shape) == len(declared) and all(
+            have == want for have, want in zip(shape, declared) if isinstance(want, int)
+        )
 
     def _request(self, shape: Tuple[int, ...]) -> Any:
         """The calling thread's own request for inputs of ``shape``."""
@@ -140,7 +151,8 @@ class OpenVinoNetwork:
         with self._lock:
             if self._compiled is None or self._compiled.shape != shape:
                 model = self._read()
-                fold_quantisation(self._openvino, model)
+                if self._integer:
+                    fold_quantisation(self._openvino, model)
                 model.reshape(list(shape))
                 made = self._core.compile_model(model, "CPU", self._options)
                 self._compiled = _Compiled(shape, made)
@@ -172,7 +184,7 @@ def _shape(port: Any) -> Tuple[object, ...]:
 
 
 def _reason(error: Exception) -> str:
-    """The first line that says what is wrong, and not where or in which node."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """What is wrong, without where and in which node: OpenVINO's first two such lines as one."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
     telling = [ln for ln in lines if not ln.startswith(_PLACES) and not ln.endswith(":")]
-    return (telling or lines or [type(error).__name__])[0]
+    return " ".join((telling or lines or [type(error).__name__])[:2])
