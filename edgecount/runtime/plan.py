@@ -30,6 +30,7 @@ from edgecount.track.base import Tracker
 TRACKERS_PACKAGE = "edgecount.track"
 DEFAULT_TRACKER = "two_stage"
 DEFAULT_CAMERA = "camera"
+TENSORRT = "tensorrt"  # what runs an engine that came without its ONNX file
 
 _log = structlog.get_logger(__name__)
 
@@ -192,7 +193,7 @@ def _engine_model(model: ModelSettings, path: Path, timer: StageTimer) -> Model:
     from edgecount.infer.tensorrt import host  # all of CUDA, only where it is needed
 
     detector, recipe, kind = host.create_detector(model, timer)
-    return Model(model, detector, recipe, path, kind)
+    return Model(model, detector, recipe, path, kind, runtime=TENSORRT)
 
 
 def _choice(model: ModelSettings, path: Path, size: Tuple[int, int]) -> precision.Choice:
