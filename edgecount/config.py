@@ -87,6 +87,10 @@ class ModelSettings(Strict):
     backend: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
         "auto", description="What runs the network; auto takes the fastest that is there."
     )
+    cpu_runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
+        "auto",
+        description="What runs the network where the CPU does; auto measures those installed.",
+    )
     fallback: bool = Field(
         True, description="Whether the CPU counts when the accelerator cannot be used."
     )

@@ -15,10 +15,13 @@ def command(config: Path) -> None:
     Ends with 0 when it would run, with 2 and every mistake by line and key when not.
     """
     from edgecount.config import load
-    from edgecount.runtime.plan import prepare
+    from edgecount.runtime.plan import TENSORRT, prepare
 
     plan = prepare(load(config), lambda _stage, _seconds: None)
     for warning in plan.warnings:
         click.echo(f"warning: {warning}")
     cameras = ", ".join(f"{c.settings.name} ({c.source.label})" for c in plan.cameras)
-    click.echo(f"{config} is good: model {plan.model.recipe.name}, cameras {cameras}")
+    model = plan.model
+    where = "" if model.runtime == TENSORRT else "on a CPU: "
+    runs = f"{where}{model.precision} in {model.runtime}"
+    click.echo(f"{config} is good: model {model.recipe.name} ({runs}), cameras {cameras}")

@@ -1,6 +1,6 @@
 """The CPU backend: network, NMS and tracker on the processor's cores.
 
-Pictures are detected side by side, one worker thread each (ONNX Runtime and OpenCV
+Pictures are detected side by side, one worker thread each (the network's runtime and OpenCV
 work without the interpreter's lock); so are the tiles of a frame. The tracker of each
 camera runs in ``collect``, in the order of submission.
 """
@@ -38,7 +38,6 @@ class _Pending(NamedTuple):
 class CpuBackend:
     """Detector and one tracker per camera; see :class:`~.base.Backend`."""
 
-    name = "onnxruntime-cpu"
     max_batch = 1  # pictures run side by side, each on its own core
 
     def __init__(
@@ -48,6 +47,7 @@ class CpuBackend:
         *,
         workers: int,
         precision: str = "fp32",
+        runtime: str = "onnxruntime",
         ignore: Optional[DetectionFilter] = None,
         tiles: Optional[Mapping[str, TileSettings]] = None,
         timer: Optional[StageTimer] = None,
@@ -59,10 +59,12 @@ class CpuBackend:
             trackers: One per camera, by name.
             workers: Pictures detected at the same time.
             precision: Of the detector's network.
+            runtime: What runs it.
             ignore: Drops detections that must not be tracked (ignore masks).
             tiles: How the frames of cameras that are tiled are cut, by the camera's name.
             timer: Called with stage name and seconds.
         """
+        self.name = f"{runtime}-cpu"
         self._tiles = tiles or {}
         self.precision = precision
         self._detector = detector

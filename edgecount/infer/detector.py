@@ -35,8 +35,6 @@ _LARGEST_LOGIT = 80.0
 
 Suppress = Callable[[Float32Array, Float32Array, Int32Array, float], Int64Array]
 
-Variant = Callable[[Path, Tuple[int, int]], Path]
-
 # Sizes of pictures whose letterbox is kept; a folder of pictures may hold any number of sizes.
 _MOST_SIZES = 64
 
@@ -54,6 +52,9 @@ class Network(Protocol):
     def run(self, batch: Float32Array) -> Float32Array:
         """(B, 3, H, W) float32 → the first output, (B, …) float32. Raises EngineError."""
         ...
+
+
+Variant = Callable[[Path, Tuple[int, int]], Optional[Tuple[Path, Network]]]
 
 
 @dataclass(frozen=True)
@@ -281,8 +282,8 @@ def create(
         settings: Which model, and how it is run.
         open_network: Opens an ONNX file; returns the network and the file's metadata.
         timer: Called with stage name and seconds after each stage.
-        variant: Names the file that is run in the model's place, given the model's and the
-            width and height of its input: itself, or its quantised form.
+        variant: Opens what is run in the model's place, given the model's file and the width
+            and height of its input: file and network; None where that is ``open_network``'s.
 
     Raises:
         ConfigError: No such model.
@@ -296,10 +297,9 @@ def create(
         shape = _asked_shape(network.input_shape, settings.input_size)
         recipe = recipes.infer(path, shape, network.output_shape, metadata)
     size = input_size(network, recipe, path, settings.input_size)
-    chosen = path if variant is None else variant(path, size)
-    if chosen != path:
-        network, _ = open_network(chosen)
-        check_input(network, chosen)
+    other = None if variant is None else variant(path, size)
+    chosen, network = other or (path, network)
+    check_input(network, chosen)
     check_output(network, recipe, chosen, size)
     detector = OnnxDetector(
         network,

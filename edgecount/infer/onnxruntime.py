@@ -14,6 +14,8 @@ from edgecount.errors import EngineError, ModelError
 from edgecount.infer import cpu_features
 from edgecount.records import Float32Array
 
+NAME = "onnxruntime"
+VERSION: str = onnxruntime.__version__
 # Shape errors and the like are ours to explain; ONNX Runtime's own lines would only double them.
 _FATAL_ONLY = 4
 

@@ -2,7 +2,6 @@
 
 import ctypes
 import importlib
-import os
 from dataclasses import dataclass, replace
 from typing import Callable, List, Mapping, Optional, Sequence
 
@@ -13,6 +12,7 @@ from edgecount.count.masks import apply_masks
 from edgecount.errors import EngineError, MissingExtraError
 from edgecount.infer.base import Backend, BackendSpec
 from edgecount.infer.cpu import CpuBackend
+from edgecount.infer.runtimes import workers
 from edgecount.records import Detections, FrameInfo, StageTimer
 from edgecount.runtime.plan import Plan, tracker_of
 
@@ -134,8 +134,9 @@ def _cpu(plan: Plan, spec: BackendSpec) -> Backend:
     return CpuBackend(
         plan.model.detector,
         {c.name: tracker_of(c.tracker_kind, c.tracker_options) for c in spec.cameras},
-        workers=spec.settings.threads or os.cpu_count() or 1,
+        workers=workers(spec.settings),
         precision=plan.model.precision,
+        runtime=plan.model.runtime,
         ignore=unmasked,
         tiles={c.name: c.tiles for c in spec.cameras if c.tiles is not None},
         timer=spec.timer,

@@ -17,11 +17,10 @@ from edgecount.capture.base import Source
 from edgecount.config import CameraSettings, ModelSettings, PlaceSettings, Settings, mistakes
 from edgecount.errors import ConfigError
 from edgecount.infer import detector as detectors
-from edgecount.infer import precision
+from edgecount.infer import onnxruntime, precision, runtimes
 from edgecount.infer import recipe as recipes
 from edgecount.infer.base import CameraSpec
-from edgecount.infer.detector import OnnxDetector
-from edgecount.infer.onnxruntime import open_network
+from edgecount.infer.detector import Network, OnnxDetector
 from edgecount.infer.recipe import Recipe, shipped
 from edgecount.infer.tensorrt import plan_file
 from edgecount.records import StageTimer
@@ -31,6 +30,7 @@ from edgecount.track.base import Tracker
 TRACKERS_PACKAGE = "edgecount.track"
 DEFAULT_TRACKER = "two_stage"
 DEFAULT_CAMERA = "camera"
+TENSORRT = "tensorrt"  # what runs an engine that came without its ONNX file
 
 _log = structlog.get_logger(__name__)
 
@@ -39,7 +39,8 @@ _log = structlog.get_logger(__name__)
 class Model:
     """A loaded detector and what it was loaded from.
 
-    ``path`` is the FP32 file; ``precision`` is that of the file that the detector runs.
+    ``path`` is the FP32 file; ``precision`` is that of the file that the detector runs, and
+    ``runtime`` the library that runs it.
     """
 
     settings: ModelSettings
@@ -47,6 +48,7 @@ class Model:
     recipe: Recipe
     path: Path
     precision: str = "fp32"
+    runtime: str = onnxruntime.NAME
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,13 @@ def prepare(settings: Settings, timer: StageTimer, loaded: Optional[Model] = Non
     Raises:
         ConfigError: A part is not known or its options are wrong.
         ModelError: The model cannot be loaded or does not fit its recipe.
+        MissingExtraError: A package that the settings ask for is not installed.
     """
-    model = loaded if loaded and loaded.settings == settings.model else _model(settings, timer)
+    model = (
+        loaded
+        if loaded and loaded.settings == settings.model
+        else load_model(settings.model, timer)
+    )
     cameras = tuple(_camera(c, settings, model.recipe) for c in settings.cameras)
     return Plan(settings, model, cameras, tuple(_warnings(settings, model)))
 
@@ -155,19 +162,30 @@ def tracker_options(
     return kind, _validated(module.Options, {**defaults, **given}, where)
 
 
-def _model(settings: Settings, timer: StageTimer) -> Model:
-    own = settings.model.path
-    if own is not None and own.suffix in plan_file.SUFFIXES:
-        return _engine_model(settings.model, own, timer)
+def load_model(settings: ModelSettings, timer: StageTimer) -> Model:
+    """The model that ``settings`` name, in the file and runtime that count on this machine.
+
+    Raises:
+        ConfigError: No such model.
+        ModelError: The model cannot be loaded or does not fit its recipe.
+        MissingExtraError: The runtime that was asked for is not installed.
+    """
+    if settings.path is not None and settings.path.suffix in plan_file.SUFFIXES:
+        return _engine_model(settings, settings.path, timer)
     choices: List[precision.Choice] = []
 
-    def variant(path: Path, size: Tuple[int, int]) -> Path:
-        choices.append(_precision(settings.model, path, size))
-        return choices[0].path
+    def variant(path: Path, size: Tuple[int, int]) -> Optional[Tuple[Path, Network]]:
+        choice = _choice(settings, path, size)
+        choices.append(choice)
+        if (choice.path, choice.runtime.name) == (path, onnxruntime.NAME):
+            return None
+        return choice.path, choice.runtime.open(choice.path)
 
-    detector, recipe = detectors.create(settings.model, open_network, timer, variant)
-    path, _ = recipes.find(settings.model.name, settings.model.path)
-    return Model(settings.model, detector, recipe, path, choices[0].precision)
+    detector, recipe = detectors.create(settings, onnxruntime.open_network, timer, variant)
+    path, _ = recipes.find(settings.name, settings.path)
+    return Model(
+        settings, detector, recipe, path, choices[0].precision, runtime=choices[0].runtime.name
+    )
 
 
 def _engine_model(model: ModelSettings, path: Path, timer: StageTimer) -> Model:
@@ -175,17 +193,21 @@ def _engine_model(model: ModelSettings, path: Path, timer: StageTimer) -> Model:
     from edgecount.infer.tensorrt import host  # all of CUDA, only where it is needed
 
     detector, recipe, kind = host.create_detector(model, timer)
-    return Model(model, detector, recipe, path, kind)
+    return Model(model, detector, recipe, path, kind, runtime=TENSORRT)
 
 
-def _precision(model: ModelSettings, path: Path, size: Tuple[int, int]) -> precision.Choice:
-    """The file that counts if the CPU does; an accelerator's backend chooses for itself."""
+def _choice(model: ModelSettings, path: Path, size: Tuple[int, int]) -> precision.Choice:
+    """What counts if the CPU does; an accelerator's backend chooses for itself."""
     asked = model.precision
     if model.backend != "cpu" and asked == "int8" and precision.int8_beside(path) is None:
         asked = "fp32"
-    choice = precision.choose(path, asked, size, open_network)
-    if precision.int8_beside(path) is not None:
-        _log.info("cpu_precision", precision=choice.precision, reason=choice.reason)
+    choice = precision.choose(path, asked, size, runtimes.of(model))
+    _log.info(
+        "cpu_precision",
+        precision=choice.precision,
+        runtime=choice.runtime.name,
+        reason=choice.reason,
+    )
     return choice
 
 

@@ -4,7 +4,6 @@ Pipeline and bare inference run in turns on the same machine, so that a busy nei
 slows both alike; the efficiency is the median of the ratios of neighbouring turns.
 """
 
-import os
 import statistics
 import threading
 import time
@@ -17,6 +16,7 @@ import psutil
 
 from edgecount.capture._select import open_source
 from edgecount.errors import EdgecountError, SourceError
+from edgecount.infer.runtimes import workers as workers_of
 from edgecount.observe.health import Health
 from edgecount.observe.metrics import Metrics
 from edgecount.records import CountEvent, Frame, Stage, Tracked, UInt8Array
@@ -48,6 +48,7 @@ class BenchResult:
         stage_ms: Mean time per frame by stage, on the thread that does it.
         core_ms_per_frame: Processor time per frame: ``total`` as the kernel counts it,
             ``network`` and ``decode`` from the same calls measured alone, and ``rest``.
+        runtime: What ran the network, and ``precision`` in which precision.
         rss_growth_mb: How much memory grew from the end of the first turn to the last.
     """
 
@@ -67,6 +68,8 @@ class BenchResult:
     model: str
     source: str
     workers: int
+    runtime: str
+    precision: str
 
     def as_dict(self) -> Dict[str, object]:
         """For JSON, rounded to what is meant."""
@@ -155,7 +158,7 @@ def bench(
     image = _first_frame(source)
     turn_s = max(seconds / turns, _SHORTEST_TURN_S)
     infer_s = min(turn_s, 2.0) if fps else turn_s
-    workers = threads or os.cpu_count() or 1
+    workers = workers_of(plan.settings.model)
     _run_turn(plan, times, min(1.0, turn_s))  # warm-up: caches, thread pools, arenas
     times.clear()
     pipeline: List[_Turn] = []
@@ -312,6 +315,8 @@ def _result(
         model=plan.model.recipe.name,
         source=source,
         workers=workers,
+        runtime=plan.model.runtime,
+        precision=plan.model.precision,
     )
 
 
