@@ -9,7 +9,7 @@ import structlog
 from typing_extensions import Protocol
 
 from edgecount.count.masks import apply_masks
-from edgecount.errors import EngineError, MissingExtraError
+from edgecount.errors import DeviceLostError, EngineError, MissingExtraError
 from edgecount.infer.base import Backend, BackendSpec
 from edgecount.infer.cpu import CpuBackend
 from edgecount.infer.runtimes import workers
@@ -73,11 +73,13 @@ def choose(
     Raises:
         EngineError: The backend cannot be used, and ``model.fallback`` is off.
         MissingExtraError: Likewise, because a package is missing.
+        DeviceLostError: The device was lost in this process and cannot be opened again. A new
+            process can open it, so the CPU is no substitute then.
     """
     reasons: List[str] = []
     spec = replace(_spec(plan, timer), starting=starting)
     for name in _candidates(spec.settings.backend, gpu):
-        backend = _attempt(name, spec, load, reasons)
+        backend = _attempt(name, spec, load, reasons, plan.reopens)
         if backend is not None:
             return Chosen(backend, "; ".join(reasons) or None)
     return Chosen(_cpu(plan, spec), "; ".join(reasons) or None)
@@ -93,13 +95,17 @@ def gpu_present() -> bool:
 
 
 def _attempt(
-    name: str, spec: BackendSpec, load: Callable[[str], _BackendModule], reasons: List[str]
+    name: str,
+    spec: BackendSpec,
+    load: Callable[[str], _BackendModule],
+    reasons: List[str],
+    reopens: bool,
 ) -> Optional[Backend]:
     """The backend, or None and one reason more where another may count instead."""
     try:
         return load(_ACCELERATED[name]).create(spec)
     except (EngineError, MissingExtraError) as error:
-        if not spec.settings.fallback:
+        if not spec.settings.fallback or (reopens and isinstance(error, DeviceLostError)):
             raise
         reasons.append(f"{name}: {error}")
         _log.warning("backend_unusable", backend=name, reason=str(error))

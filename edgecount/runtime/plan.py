@@ -67,12 +67,21 @@ class CameraPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A configuration whose every part was found to be good."""
+    """A configuration whose every part was found to be good.
+
+    Attributes:
+        settings: It.
+        model: The model that counts.
+        cameras: What each camera needs.
+        warnings: What a person should know, and need not change.
+        reopens: Whether the accelerator was lost in this process and is opened again.
+    """
 
     settings: Settings
     model: Model
     cameras: Tuple[CameraPlan, ...]
     warnings: Tuple[str, ...]
+    reopens: bool = False
 
 
 def default_settings(

@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Callable, Deque, List, Optional
@@ -128,7 +129,10 @@ class Runner:
             self._wake.clear()
 
     def _turn(self) -> bool:
-        """One turn of the service; one whose device was lost is replaced by a new one."""
+        """One turn of the service; one whose device was lost is replaced by a new one.
+
+        Where this process cannot open the device any more, that ends it: systemd starts another.
+        """
         try:
             return self._service.turn()
         except DeviceLostError as error:
@@ -138,7 +142,8 @@ class Runner:
             self._notifier.status(f"the device was lost and is opened again: {error}")
             old = self._service
             ledger = old.stop(keep_ledger=True, because=f"the device was lost: {error}")
-            self._replace(prepare(old.settings, self._metrics.stage, old.plan.model), ledger)
+            plan = prepare(old.settings, self._metrics.stage, old.plan.model)
+            self._replace(replace(plan, reopens=True), ledger)
             return True
 
     def _try_reload(self) -> None:

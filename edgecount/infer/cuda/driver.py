@@ -221,8 +221,8 @@ class Device:
     def destroy(self) -> None:
         """Close, and destroy the context with all that anybody has in it.
 
-        Only this clears a sticky error. Sessions of ONNX Runtime and TensorRT on this
-        device must be closed before.
+        Sessions of ONNX Runtime and TensorRT on this device must be closed before. After an
+        illegal memory access not even this lets a process open the device again.
         """
         self.close()
         self.calls.cuDevicePrimaryCtxReset(self._handle)

@@ -1,12 +1,13 @@
 """Which backend counts, and what is said when it is not the one that should."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from support.onnx_models import spot_model
 
 from edgecount.config import Settings
-from edgecount.errors import EngineError, MissingExtraError, ModelError
+from edgecount.errors import DeviceLostError, EngineError, MissingExtraError, ModelError
 from edgecount.infer.cpu import CpuBackend
 from edgecount.runtime.backends import choose
 from edgecount.runtime.plan import prepare
@@ -83,6 +84,13 @@ def test_what_was_asked_for_is_tried_even_where_no_gpu_is_seen(plan_with):
     choice = chosen(plan_with(backend="cuda"), modules, gpu=False)
     assert isinstance(choice.backend, CpuBackend)
     assert choice.fallback == "cuda: no device"
+
+
+def test_a_device_that_was_lost_and_does_not_open_again_is_no_reason_for_the_cpu(plan_with):
+    plan, lost = plan_with(backend="cuda"), Modules(cuda=DeviceLostError("sticky"))
+    assert isinstance(chosen(plan, lost).backend, CpuBackend)
+    with pytest.raises(DeviceLostError, match="sticky"):
+        chosen(replace(plan, reopens=True), lost)
 
 
 def test_without_fallback_the_failure_is_the_answer(plan_with):

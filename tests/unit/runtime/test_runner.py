@@ -7,7 +7,7 @@ import pytest
 from edgecount.config import Settings
 from edgecount.errors import DeviceLostError, EngineError
 from edgecount.runtime import runner as module
-from edgecount.runtime.plan import default_settings
+from edgecount.runtime.plan import Plan, default_settings
 from edgecount.runtime.runner import Losses, Runner, _same_ledger
 from edgecount.runtime.systemd import Notifier
 
@@ -20,6 +20,10 @@ class ScriptedService:
         self.plan = SimpleNamespace(model=None)
         self.calls = []
         self._script = iter(script)
+
+    def with_plan(self, plan):
+        self.reopens = plan.reopens
+        return self
 
     def start(self):
         self.calls.append("start")
@@ -47,9 +51,9 @@ def run(monkeypatch):
     def start(*services):
         waiting = iter(services)
         settings = services[0].settings
-        plan = SimpleNamespace(settings=settings, model=None, cameras=[])
+        plan = Plan(settings, None, (), ())
         monkeypatch.setattr(module, "prepare", lambda *_: plan)
-        monkeypatch.setattr(module, "Service", lambda *_, **__: next(waiting))
+        monkeypatch.setattr(module, "Service", lambda plan, *_, **__: next(waiting).with_plan(plan))
         monkeypatch.setattr(module, "TURN_S", 0.0)
         Runner(lambda: settings, notifier=Notifier(None)).run()
 
@@ -91,6 +95,15 @@ def test_a_device_that_is_lost_once_counts_on(run):
     lost, well = ScriptedService([DeviceLostError("x")]), ScriptedService([True, False])
     run(lost, well)
     assert well.calls == ["start", "stop"]
+    assert (lost.reopens, well.reopens) == (False, True)
+
+
+def test_a_device_that_this_process_cannot_open_again_is_for_systemd(run):
+    lost, dead = ScriptedService([DeviceLostError("x")]), ScriptedService([])
+    dead.start = lambda: (_ for _ in ()).throw(DeviceLostError("sticky"))
+    with pytest.raises(DeviceLostError, match="sticky"):
+        run(lost, dead)
+    assert dead.calls == ["stop"]
 
 
 @pytest.mark.parametrize(
