@@ -195,6 +195,13 @@ def shipped() -> Dict[str, Path]:
     }
 
 
+def model_keys(model: Optional[str]) -> Dict[str, Any]:
+    """``--model`` as keys of the configuration: a shipped model's name, or else a path."""
+    if model is None:
+        return {}
+    return {"name": model} if model in shipped() else {"path": model}
+
+
 def find(name: Optional[str], path: Optional[Path]) -> Tuple[Path, Optional[Recipe]]:
     """The ONNX file and recipe of a shipped model, or of a file or folder of the user's.
 

@@ -5,7 +5,8 @@ from typing import Any, Dict, Optional
 
 from edgecount.config import ModelSettings, Settings, load
 from edgecount.errors import ConfigError
-from edgecount.runtime.plan import default_settings, model_keys
+from edgecount.infer.recipe import model_keys
+from edgecount.runtime.plan import default_settings
 
 
 def settings_from(

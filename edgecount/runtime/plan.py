@@ -21,7 +21,7 @@ from edgecount.infer import onnxruntime, precision, runtimes
 from edgecount.infer import recipe as recipes
 from edgecount.infer.base import CameraSpec
 from edgecount.infer.detector import Network, OnnxDetector
-from edgecount.infer.recipe import Recipe, shipped
+from edgecount.infer.recipe import Recipe
 from edgecount.infer.tensorrt import plan_file
 from edgecount.records import StageTimer
 from edgecount.runtime.sight import Sight, picture_size
@@ -107,16 +107,9 @@ def default_settings(
         "cameras": [camera],
         "places": {"here": {"in": [f"{DEFAULT_CAMERA}.middle"]}},
         "ledger": {"enabled": False},
-        "model": {**model_keys(model), "threads": threads},
+        "model": {**recipes.model_keys(model), "threads": threads},
     }
     return Settings.model_validate(data)
-
-
-def model_keys(model: Optional[str]) -> Dict[str, Any]:
-    """``--model`` as keys of the configuration: a shipped model's name, or a path."""
-    if model is None:
-        return {}
-    return {"name": model} if model in shipped() else {"path": model}
 
 
 def prepare(settings: Settings, timer: StageTimer, loaded: Optional[Model] = None) -> Plan:

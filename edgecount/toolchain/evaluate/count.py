@@ -20,9 +20,9 @@ from edgecount.count.geometry import Anchor, Canvas
 from edgecount.errors import DatasetError
 from edgecount.infer import detector, onnxruntime
 from edgecount.infer.base import Detector
-from edgecount.infer.recipe import Recipe
+from edgecount.infer.recipe import Recipe, model_keys
 from edgecount.records import Detections, Frame, FrameInfo, Tracks
-from edgecount.runtime.plan import make_tracker, model_keys
+from edgecount.runtime.plan import make_tracker
 from edgecount.toolchain.evaluate.motchallenge import SequenceInfo, read_rows
 from edgecount.toolchain.evaluate.tiled import in_tiles
 from edgecount.toolchain.evaluate.truth import (

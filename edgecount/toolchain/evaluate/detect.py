@@ -14,7 +14,7 @@ from edgecount.errors import DatasetError
 from edgecount.infer import detector
 from edgecount.infer.base import Detector
 from edgecount.infer.onnxruntime import OrtNetwork
-from edgecount.infer.recipe import Recipe
+from edgecount.infer.recipe import Recipe, model_keys
 from edgecount.infer.tiles import scale as scale_of
 from edgecount.records import BoolArray, Float32Array, UInt8Array
 from edgecount.toolchain.evaluate.average_precision import Found, Truth, average_precision
@@ -206,10 +206,7 @@ def read_picture(path: Path) -> UInt8Array:
 
 def _settings(model: str, size: Optional[int]) -> ModelSettings:
     asked = (size, size) if size else None
-    path = Path(model)
-    if path.exists():
-        return ModelSettings(path=path, input_size=asked)
-    return ModelSettings(name=model, input_size=asked)
+    return ModelSettings(**model_keys(model), input_size=asked)
 
 
 def lowest_score(recipe: Recipe) -> float:

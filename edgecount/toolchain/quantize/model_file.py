@@ -22,7 +22,7 @@ def find(model: str, size: Optional[Tuple[int, int]] = None) -> Tuple[Path, Reci
         ConfigError: No such model.
         ModelError: It cannot be loaded, or does not fit its recipe.
     """
-    settings = _settings(model, size)
+    settings = ModelSettings(**recipes.model_keys(model), input_size=size)
     path, _ = recipes.find(settings.name, settings.path)
     _, recipe = detector.create(settings, open_network)
     return path, recipe
@@ -30,11 +30,4 @@ def find(model: str, size: Optional[Tuple[int, int]] = None) -> Tuple[Path, Reci
 
 def open_detector(model: str) -> Tuple[OnnxDetector, Recipe]:
     """The detector of such a model. Raises as :func:`find`."""
-    return detector.create(_settings(model, None), open_network)
-
-
-def _settings(model: str, size: Optional[Tuple[int, int]]) -> ModelSettings:
-    path = Path(model)
-    if path.exists():
-        return ModelSettings(path=path, input_size=size)
-    return ModelSettings(name=model, input_size=size)
+    return detector.create(ModelSettings(**recipes.model_keys(model)), open_network)

@@ -5,8 +5,9 @@ from support.onnx_models import spot_model, write_recipe
 
 from edgecount.config import Settings, TileSettings
 from edgecount.errors import ConfigError
+from edgecount.infer.recipe import model_keys
 from edgecount.runtime.overrides import settings_from
-from edgecount.runtime.plan import default_settings, model_keys, prepare
+from edgecount.runtime.plan import default_settings, prepare
 
 
 def no_timer(stage, seconds):
