@@ -20,6 +20,7 @@ from edgecount.infer.detector import OnnxDetector
 from edgecount.infer.onnxruntime import open_network
 from edgecount.infer.tensorrt import host, plan_file
 from edgecount.records import Detections, Float32Array, UInt8Array
+from edgecount.toolchain.onnx_files import read_onnx
 from edgecount.toolchain.quantize import equalize
 
 _SAME_IOU = 0.5
@@ -138,10 +139,7 @@ class Tapped:
 
     def __init__(self, path: Path) -> None:
         """Load ``path``. Raises ModelError."""
-        try:
-            model = onnx.load(str(path))
-        except Exception as error:  # protobuf's DecodeError, which its versions keep elsewhere
-            raise ModelError(f"{path} is no ONNX file, or a damaged one") from error
+        model = read_onnx(path)
         self.makers: Dict[str, str] = {
             name: f"{node.name or name} ({node.op_type})"
             for node in model.graph.node

@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from edgecount.errors import ModelError
 from edgecount.infer.tensorrt.versions import Version, newest_opset
+from edgecount.toolchain.onnx_files import read_onnx
 
 WANTED_OPSET = 13
 """The first with scales per output channel; older files are upgraded to it."""
@@ -49,7 +50,7 @@ def read(path: Path) -> OnnxFile:
         ModelError: It is broken, of an opset that cannot be used, or quantised in a way that
             TensorRT does not take.
     """
-    model = _parse(path)
+    model = read_onnx(path, "tensorrt")
     opset = _opset(path, model)
     upgraded = opset < WANTED_OPSET
     if upgraded:
@@ -70,18 +71,6 @@ def opset_note(file: OnnxFile, version: Version) -> str:
         f"; the file is of opset {have}, and {version.label} reads opset {newest} at most: export "
         f"it with opset {newest}"
     )
-
-
-def _parse(path: Path) -> onnx.ModelProto:
-    try:
-        model = onnx.load(str(path))
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # protobuf's DecodeError, which its versions keep elsewhere
-        raise ModelError(f"{path} is no ONNX file, or a damaged one") from error
-    if not model.graph.node or not model.graph.output:
-        raise ModelError(f"{path} is no ONNX file, or a damaged one: it holds no network")
-    return model
 
 
 def _declared_opset(model: onnx.ModelProto) -> int:

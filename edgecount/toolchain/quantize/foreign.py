@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecount.errors import ModelError
+from edgecount.toolchain.onnx_files import read_onnx
 from edgecount.toolchain.quantize.table import LEVELS
 from edgecount.toolchain.quantize.watched import describe
 
@@ -59,11 +60,7 @@ def rewrite_file(model: Path, out: Path) -> List[str]:
     Raises:
         ModelError: The file cannot be read or rewritten.
     """
-    try:
-        proto = onnx.load(str(model))
-    except OSError as error:
-        raise ModelError(f"cannot read the ONNX file {model}: {error}") from error
-    symmetric, changes = to_symmetric(proto)
+    symmetric, changes = to_symmetric(read_onnx(model))
     onnx.save(symmetric, str(out))
     return changes or [f"{model} is symmetric already"]
 

@@ -9,6 +9,7 @@ import onnxruntime
 
 from edgecount.errors import EngineError, MissingExtraError, ModelError
 from edgecount.records import Float32Array
+from edgecount.toolchain.onnx_files import read_onnx
 
 try:
     import onnx
@@ -32,11 +33,8 @@ def load(model: Model) -> Tuple[onnx.ModelProto, str]:
         ModelError: The file cannot be read, or the model is no FP32 model (any more).
     """
     if isinstance(model, Path):
-        try:
-            digest = sha256(model.read_bytes()).hexdigest()
-            proto = onnx.load(str(model))
-        except Exception as error:  # protobuf's DecodeError differs by its version
-            raise ModelError(f"cannot read the ONNX file {model}: {error}") from error
+        proto = read_onnx(model)
+        digest = sha256(model.read_bytes()).hexdigest()
     else:
         proto, digest = model, sha256(model.SerializeToString(deterministic=True)).hexdigest()
     quantised = next((n for n in proto.graph.node if n.op_type in _QUANTISED), None)

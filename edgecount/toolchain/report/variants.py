@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, Optional
 
-from edgecount.errors import MissingExtraError, ModelError
+from edgecount.errors import MissingExtraError
 from edgecount.infer.recipe import Recipe
 from edgecount.records import UInt8Array
+from edgecount.toolchain.onnx_files import read_onnx
 from edgecount.toolchain.quantize.histogram import Histogram
 from edgecount.toolchain.quantize.table import CalibrationTable
 
@@ -95,7 +96,7 @@ def prepare(
     from edgecount.toolchain.quantize.half import to_half
     from edgecount.toolchain.quantize.qdq import write_qdq
 
-    model = _load(sources.model)
+    model = read_onnx(sources.model)
     gathered = gather(sources.model, images, sources.recipe)
     folder.mkdir(parents=True, exist_ok=True)
     stem = sources.model.stem
@@ -138,15 +139,6 @@ def usual_rules(recipe: Recipe) -> "PrecisionRules":
 
     section = recipe.precision
     return rules_of(section) if section.model_fields_set else preset(USUAL_PRESET)
-
-
-def _load(path: Path) -> Any:
-    import onnx
-
-    try:
-        return onnx.load(str(path))
-    except Exception as error:  # protobuf's DecodeError shares no base with OSError
-        raise ModelError(f"{path} cannot be read as an ONNX file: {error}") from error
 
 
 def compared(histograms: Mapping[str, Histogram]) -> List[Histogram]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgecount.errors import MissingExtraError, ModelError
+from edgecount.toolchain.onnx_files import read_onnx
 from edgecount.toolchain.train.loss import complete_iou
 from edgecount.toolchain.train.model import cells, decode
 from edgecount.toolchain.train.onnx_network import OnnxNetwork
@@ -55,14 +55,7 @@ def load_master(path: Path, device: torch.device, half: bool) -> nn.Module:
         MissingExtraError: onnx is not installed.
         ModelError: The file cannot be read or run.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingExtraError("onnx", "train") from error
-    try:
-        model = onnx.load(str(path))
-    except Exception as error:  # protobuf's DecodeError shares no base with OSError
-        raise ModelError(f"{path} cannot be read as an ONNX file: {error}") from error
+    model = read_onnx(path, "train")
     network = OnnxNetwork(model, model, learn_scales=False).to(device)
     network.eval().requires_grad_(False)
     return network.bfloat16() if half and device.type == "cuda" else network

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgecount.errors import MissingExtraError, ModelError
+from edgecount.errors import ModelError
+from edgecount.toolchain.onnx_files import read_onnx
 from edgecount.toolchain.train.model import Detector
 from edgecount.toolchain.train.yolox import measure_outputs
 
@@ -81,15 +82,9 @@ def read_weights(path: Path) -> Dict[str, Tensor]:
         MissingExtraError: onnx is not installed.
         ModelError: The file cannot be read.
     """
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError as error:
-        raise MissingExtraError("onnx", "train") from error
-    try:
-        graph = onnx.load(str(path)).graph
-    except Exception as error:  # protobuf's DecodeError shares no base with OSError
-        raise ModelError(f"{path} cannot be read as an ONNX file: {error}") from error
+    graph = read_onnx(path, "train").graph
+    from onnx import numpy_helper
+
     values = {i.name: np.array(numpy_helper.to_array(i)) for i in graph.initializer}
     found = {}
     for node in graph.node:

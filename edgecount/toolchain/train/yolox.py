@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgecount.errors import MissingExtraError, ModelError
+from edgecount.errors import ModelError
+from edgecount.toolchain.onnx_files import read_onnx
 from edgecount.toolchain.train.blocks import ConvBnAct, conv3
 from edgecount.toolchain.train.model import Detector, cells
 from edgecount.toolchain.train.recipe import ModelSpec
@@ -97,15 +98,9 @@ def read_convolutions(path: Path) -> List[Tuple[Tensor, Tensor]]:
         MissingExtraError: The package onnx is not installed.
         ModelError: The file cannot be read.
     """
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError as error:
-        raise MissingExtraError("onnx", "train") from error
-    try:
-        graph = onnx.load(str(path)).graph
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as an ONNX file: {error}") from error
+    graph = read_onnx(path, "train").graph
+    from onnx import numpy_helper
+
     values = {i.name: np.array(numpy_helper.to_array(i)) for i in graph.initializer}
     pairs = [n.input[1:3] for n in graph.node if n.op_type == "Conv"]
     return [(torch.from_numpy(values[w]), torch.from_numpy(values[b])) for w, b in pairs]
