@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import cv2
+import pytest
 import yaml
 from support.onnx_models import picture_with_spots, spot_model
 
@@ -74,7 +75,10 @@ class Service:
         command = [sys.executable, "-m", "edgecount", "run", "-c", str(self.config), *arguments]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env={**os.environ, **(environ or {})}
+                command,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONFAULTHANDLER": "1", **(environ or {})},
             )
 
     def write(self, settings: Mapping[str, Any]) -> None:
@@ -131,6 +135,17 @@ class Service:
         """The state of the camera ``door``."""
         parsed: Dict[str, Any] = self.state()["cameras"]["door"]
         return parsed
+
+    def ended(self, within: float) -> int:
+        """Its exit code once it has ended by itself; if it hangs, what its threads do is shown."""
+        try:
+            return self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(10)
+            pytest.fail(
+                f"still running after {within} s; the service said:\n{self.log.read_text()}"
+            )
 
     def terminate(self, within: float = 5.0) -> int:
         """Ask it to stop; its exit code."""

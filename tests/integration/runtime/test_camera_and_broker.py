@@ -83,7 +83,7 @@ def test_counts_reach_a_broker_and_the_last_words_are_offline(launch, broker, cl
     settings["cameras"][0]["capture"] = {"realtime": True, "fps": 50}
     service = launch(settings)
     service.wait_for(lambda: subscriber.last("edgecount/lobby/status") == b"online")
-    assert service.process.wait(60) == 0
+    assert service.ended(60) == 0
     time.sleep(0.3)
     subscriber.close()
     state = json.loads(subscriber.last("edgecount/lobby/door/state") or b"{}")

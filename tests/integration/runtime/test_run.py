@@ -30,7 +30,7 @@ def looped(clip: Path, onnx: Path, **changes: Any) -> Dict[str, Any]:
 
 def test_a_clip_is_counted_and_the_service_ends_by_itself(launch, clip, onnx):
     service = launch(configuration(str(clip), onnx))
-    assert service.process.wait(60) == 0
+    assert service.ended(60) == 0
     (stopped,) = service.logged("stopped")
     assert stopped["totals"] == {"door": {"middle": [4, 0]}}
 
@@ -39,7 +39,7 @@ def test_counts_are_the_same_from_run_to_run(launch, clip, onnx):
     totals = []
     for _ in range(3):
         service = launch(configuration(str(clip), onnx))
-        assert service.process.wait(60) == 0
+        assert service.ended(60) == 0
         totals.append(service.logged("stopped")[0]["totals"])
     assert totals[0] == totals[1] == totals[2]
 
@@ -79,12 +79,12 @@ def test_sigint_ends_it_too(launch, clip, onnx):
     service = launch(looped(clip, onnx))
     service.port()
     service.process.send_signal(signal.SIGINT)
-    assert service.process.wait(5) == 0
+    assert service.ended(5) == 0
 
 
 def test_a_duration_ends_it(launch, clip, onnx):
     service = launch(looped(clip, onnx), "--duration", "1")  # the clip itself never ends
-    assert service.process.wait(30) == 0
+    assert service.ended(30) == 0
     assert service.logged("stopped")
 
 
@@ -145,7 +145,7 @@ def test_a_taken_port_is_a_sentence_and_exit_code_1(clip, onnx, launch):
         taken.listen()
         port = taken.getsockname()[1]
         service = launch(configuration(str(clip), onnx, http={"port": port}))
-        assert service.process.wait(20) == 1
+        assert service.ended(20) == 1
     said = service.log.read_text()
     assert f"127.0.0.1:{port}" in said
     assert "http.port" in said
@@ -176,7 +176,7 @@ def test_a_truncated_clip_counts_what_is_there(launch, clip, onnx, tmp_path):
     data = clip.read_bytes()
     broken.write_bytes(data[: len(data) // 2])
     service = launch(configuration(str(broken), onnx))
-    assert service.process.wait(60) in (0, 1)
+    assert service.ended(60) in (0, 1)
     (stopped,) = service.logged("stopped")
     assert 1 <= stopped["totals"]["door"]["middle"][0] <= 3
     assert "Traceback" not in service.log.read_text()
