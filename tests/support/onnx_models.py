@@ -13,6 +13,7 @@ Two kinds, both of a few hundred kilobytes at most and run in about a millisecon
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+import cv2
 import numpy as np
 import onnx
 import yaml
@@ -134,6 +135,18 @@ def picture_with_spots(
         left, top = round(x - spot / 2), round(y - spot / 2)
         picture[max(0, top) : max(0, top + spot), max(0, left) : max(0, left + spot)] = 255
     return picture
+
+
+def write_spot_data(folder: Path, spots: Sequence[Sequence[Tuple[int, int]]], side: int) -> Path:
+    """Square pictures with those spots, labelled, in YOLO format; returns ``folder``."""
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    box = SPOT_BOX / side
+    for number, centres in enumerate(spots):
+        cv2.imwrite(str(folder / f"images/{number}.png"), picture_with_spots(centres, side, side))
+        rows = [f"0 {x / side} {y / side} {box} {box}" for x, y in centres]
+        (folder / f"labels/{number}.txt").write_text("\n".join(rows))
+    return folder
 
 
 def ultralytics_metadata(

@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner
 from onnx import helper, numpy_helper
 from support import onnx_models
-from support.onnx_models import picture_with_spots
 
 from edgecount.cli.main import cli
 from edgecount.infer.detector import OnnxDetector, Thresholds
@@ -29,15 +28,7 @@ SPOTS: List[List[Tuple[int, int]]] = [[(28, 28)], [(60, 60)], [(28, 68), (68, 28
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Pictures with bright spots, labelled."""
-    for kind in ("images", "labels"):
-        (tmp_path / "data" / kind).mkdir(parents=True)
-    for number, centres in enumerate(SPOTS):
-        picture = picture_with_spots(centres, SIDE, SIDE)
-        cv2.imwrite(str(tmp_path / f"data/images/{number}.png"), picture)
-        side = onnx_models.SPOT_BOX / SIDE
-        rows = [f"0 {x / SIDE} {y / SIDE} {side} {side}" for x, y in centres]
-        (tmp_path / f"data/labels/{number}.txt").write_text("\n".join(rows))
-    return tmp_path / "data"
+    return onnx_models.write_spot_data(tmp_path / "data", SPOTS, SIDE)
 
 
 def yolov5_like(path: Path) -> Path:

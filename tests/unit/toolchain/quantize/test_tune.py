@@ -36,14 +36,7 @@ def spots(tmp_path: Path) -> Path:
     model = onnx_models.spot_model(tmp_path / "spots.onnx", width=SIDE, height=SIDE)
     _behind_a_convolution(model)
     onnx_models.write_recipe(model, "yolox", width=SIDE, height=SIDE)
-    for kind in ("images", "labels"):
-        (tmp_path / "data" / kind).mkdir(parents=True)
-    for number, centres in enumerate(SPOTS):
-        picture = picture_with_spots(centres, SIDE, SIDE)
-        cv2.imwrite(str(tmp_path / f"data/images/{number}.png"), picture)
-        side = onnx_models.SPOT_BOX / SIDE
-        rows = [f"0 {x / SIDE} {y / SIDE} {side} {side}" for x, y in centres]
-        (tmp_path / f"data/labels/{number}.txt").write_text("\n".join(rows))
+    onnx_models.write_spot_data(tmp_path / "data", SPOTS, SIDE)
     return model
 
 
