@@ -177,7 +177,11 @@ class Tracks:
 
 @dataclass(frozen=True)
 class Tracked:
-    """What a backend returns for a frame: its tracks, and the detections behind them."""
+    """What a backend returns for a frame: its tracks, and the detections behind them.
+
+    The detections of a device that tracks stay there, and none are here, unless the backend
+    was asked for them (``BackendSpec.detections``).
+    """
 
     info: FrameInfo
     tracks: Tracks

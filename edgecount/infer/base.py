@@ -85,6 +85,8 @@ class BackendSpec:
         standby: Makes the backend that counts while this one is still being built; None
             where the start shall wait instead.
         starting: Told, in seconds, how much longer the start may take.
+        detections: Whether results must carry the detections. Without it a backend whose
+            device tracks leaves them there; the CPU backend always gives them.
     """
 
     settings: ModelSettings
@@ -95,6 +97,7 @@ class BackendSpec:
     timer: StageTimer
     standby: Optional[Callable[[], "Backend"]] = None
     starting: Callable[[float], object] = lambda _seconds: None
+    detections: bool = False
 
 
 class Detector(Protocol):

@@ -1,7 +1,8 @@
 """The CUDA backend: frames of several cameras in one batch, tracks out.
 
-Detections stay on the device; where the tracker does too, only tracks cross the bus. A
-camera whose tracker has no CUDA kernel is tracked on the host, from the same detections.
+Detections stay on the device; where the tracker does too, only tracks cross the bus, unless
+the spec asks for detections. A camera whose tracker has no CUDA kernel is tracked on the host,
+from the same detections.
 """
 
 import threading
@@ -50,7 +51,6 @@ class CudaOptions:
         max_batch: Pictures of a batch at most; a frame in more tiles is one all the same.
         slots: Batches in flight.
         graphs: Parts that are recorded into CUDA graphs where that is possible.
-        detections: Whether results carry the detections although the device tracks.
         device_tracker: Whether the tracker runs on the device where it can.
         spin: Whether a core is kept busy to see results sooner.
         sizes: Batch sizes that the network is run with, rising; powers of two where empty.
@@ -61,7 +61,6 @@ class CudaOptions:
     max_batch: int = _MOST_BATCH
     slots: int = SLOTS
     graphs: FrozenSet[str] = PARTS
-    detections: bool = False
     device_tracker: bool = True
     spin: bool = False
     sizes: Tuple[int, ...] = ()
@@ -270,7 +269,7 @@ class CudaBackend:
             postprocess,
             self._tracker,
             spec.size,
-            options.detections,
+            spec.detections,
             tiles if cut else (),
         )
 

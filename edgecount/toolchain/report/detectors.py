@@ -95,6 +95,7 @@ def _backend(place: Place, path: Path, recipe: Recipe, lowest: float) -> Backend
         size=place.input_size(recipe),
         cameras=[CameraSpec(_CAMERA, "two_stage", two_stage.Options(), ())],
         timer=lambda _stage, _seconds: None,
+        detections=True,
     )
     module = importlib.import_module(f"edgecount.infer.{place.backend}.backend")
     made: Backend = module.create(spec)
@@ -102,7 +103,10 @@ def _backend(place: Place, path: Path, recipe: Recipe, lowest: float) -> Backend
 
 
 class BackendDetector:
-    """A whole backend, of which only the detections are looked at."""
+    """A whole backend, of which only the detections are looked at.
+
+    Its spec must ask for them (``BackendSpec.detections``).
+    """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

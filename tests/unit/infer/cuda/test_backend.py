@@ -1,5 +1,6 @@
 """The backend with its real kernels, emulated, against the CPU backend."""
 
+from dataclasses import replace
 from typing import Any, Callable, Dict, List
 
 import cv2
@@ -51,9 +52,13 @@ def make(plan: Plan, cuda: EmulatedCuda) -> Callable[..., CudaBackend]:
 
 
 def build(
-    plan: Plan, cuda: EmulatedCuda, timer: Any = lambda *_: None, **options: Any
+    plan: Plan,
+    cuda: EmulatedCuda,
+    timer: Any = lambda *_: None,
+    detections: bool = False,
+    **options: Any,
 ) -> CudaBackend:
-    spec = backends._spec(plan, timer)
+    spec = replace(backends._spec(plan, timer), detections=detections)
     network = HostNetwork(cuda.calls, plan.model.detector.network, spec.size)
     return CudaBackend(
         spec,
@@ -164,8 +169,13 @@ def test_larger_pictures_find_room_once(
     assert allocations(cuda.calls.calls) == 3 * 2, "each slot once, pinned and on the device"
 
 
-def test_results_may_carry_detections(make: Callable[..., CudaBackend]) -> None:
-    found = run(make(detections=True), [[scene("door", 0)]])
+def test_results_carry_detections_where_they_are_asked_for(
+    make: Callable[..., CudaBackend],
+) -> None:
+    assert len(run(make(), [[scene("door", 0)]])[0].detections) == 0, "they stay on the device"
+    backend = make(detections=True)
+    assert backend._tracker is not None
+    found = run(backend, [[scene("door", 0)]])
     assert len(found[0].detections) == 2
     assert found[0].detections.scores.min() > 0.4
 

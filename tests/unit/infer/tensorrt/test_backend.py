@@ -61,6 +61,7 @@ class Workshop:
         self.commands: List[Sequence[str]] = []
         self.finished = threading.Event()
         self.stopped = False
+        self.device_tracker = False  # its kernel is slow to emulate
         self.around = Surroundings(
             lambda: self.trt, lambda: L4, lambda: self.cache, self.start, self.pipeline
         )
@@ -99,7 +100,7 @@ class Workshop:
         return CudaBackend(
             spec,
             make_network,
-            CudaOptions(device_tracker=False),  # its kernel is slow to emulate
+            CudaOptions(device_tracker=self.device_tracker),
             open_device=self.cuda.open,
             load=self.cuda.load,
             **more,
@@ -158,6 +159,26 @@ def test_a_cached_engine_counts_as_the_cpu_does(workshop, plan, flavour):
         assert one.tracks.ids.tolist() == other.tracks.ids.tolist()
         np.testing.assert_allclose(one.tracks.boxes, other.tracks.boxes, atol=0.05)
     backend.close()
+
+
+def test_results_carry_detections_where_they_are_asked_for_whoever_counts(workshop):
+    shop = workshop()
+    shop.device_tracker = True
+    backend = shop.create(detections=True)
+    interim = run(backend, frames(1))
+    shop.publish()
+    shop.finished.set()
+    wait(lambda: backend._offered is not None)
+    taken_over = run(backend, frames(1, start=1))
+    assert backend._engine.backend._tracker is not None
+    assert [len(r.detections) for r in interim + taken_over] == [2, 2]
+    backend.close()
+    cached = shop.create(detections=True)
+    assert [len(r.detections) for r in run(cached, frames(2))] == [2, 2]
+    cached.close()
+    unasked = shop.create()
+    assert [len(r.detections) for r in run(unasked, frames(1))] == [0]
+    unasked.close()
 
 
 def test_it_is_ready_within_two_seconds_of_a_cached_engine(workshop):

@@ -2,10 +2,14 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.cuda_emulator.emulator import needs_compiler
+from support.emulated_cuda import EmulatedCuda, HostNetwork
+from support.onnx_models import picture_with_spots, spot_model, write_recipe
 
 pytest.importorskip("pycocotools")
 pytest.importorskip("jinja2")
@@ -14,6 +18,8 @@ onnx = pytest.importorskip("onnx")
 
 from edgecount.errors import ConfigError, DatasetError, EngineError  # noqa: E402
 from edgecount.infer import recipe as recipes  # noqa: E402
+from edgecount.infer.cuda import backend as cuda_backend  # noqa: E402
+from edgecount.infer.onnxruntime import OrtNetwork  # noqa: E402
 from edgecount.records import Detections, Tracked, Tracks  # noqa: E402
 from edgecount.toolchain.evaluate.average_precision import Found, Truth  # noqa: E402
 from edgecount.toolchain.evaluate.detect import Observed  # noqa: E402
@@ -154,3 +160,34 @@ def test_a_whole_backend_serves_as_a_detector():
     assert [f.boxes[0].tolist() for f in found] == [[0, 0, 6, 4], [0, 0, 8, 4]]
     with pytest.raises(EngineError, match="nothing back"):
         BackendDetector(_Backend(silent=True)).detect(images)
+
+
+def test_the_cuda_backend_finds_what_the_cpu_finds(monkeypatch, tmp_path):
+    needs_compiler()
+    path = spot_model(tmp_path / "spots.onnx", "ltrb", width=128, height=128)
+    write_recipe(path, "ltrb", width=128, height=128)
+    _, recipe = recipes.find(None, path)
+    cuda = EmulatedCuda(monkeypatch)
+    emulated = partial(cuda_backend.CudaBackend, open_device=cuda.open, load=cuda.load)
+    monkeypatch.setattr(cuda_backend, "CudaBackend", emulated)
+    monkeypatch.setattr(
+        cuda_backend,
+        "OrtCudaNetwork",
+        lambda path, *, size, **_: HostNetwork(cuda.calls, OrtNetwork(path, 1), size),
+    )
+    images = [
+        picture_with_spots([(50.0, 40.0), (140.0, 120.0)], 192, 160, spot=36),
+        picture_with_spots([(60.0, 50.0)], 128, 96, spot=24),
+        picture_with_spots([], 128, 96, spot=24),
+    ]
+    found = []
+    for backend in ("cpu", "cuda"):
+        opened = open_detector(Place(backend), path, recipe, recipe.low_threshold)
+        found.append(opened.detector.detect(images))
+        opened.close()
+    assert [len(d) for d in found[0]] == [2, 1, 0]
+    assert [len(d) for d in found[1]] == [2, 1, 0]
+    for one, other in zip(*found):
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=0.05)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-3)
+        assert one.classes.tolist() == other.classes.tolist()
