@@ -13,6 +13,8 @@ from edgecount.infer.base import Backend, BackendSpec, CameraSpec, Detector
 from edgecount.infer.detector import OnnxDetector, Thresholds
 from edgecount.infer.onnxruntime import OrtNetwork
 from edgecount.infer.recipe import Recipe
+from edgecount.infer.tensorrt import device as devices
+from edgecount.infer.tensorrt import versions
 from edgecount.records import Detections, Frame, FrameInfo, UInt8Array
 from edgecount.track import two_stage
 
@@ -40,11 +42,20 @@ class Place:
         return self.size or (recipe.input.width, recipe.input.height)
 
     def describe(self) -> str:
-        """For the report."""
+        """For the report: what runs the networks, and where.
+
+        Raises:
+            EngineError: There is no TensorRT.
+        """
+        runtime = f"ONNX Runtime {onnxruntime.__version__}"
         if self.backend == "cpu":
             threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-            return f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads}"
-        return self.backend
+            return f"{runtime}, CPU, {threads}"
+        facts = devices.look()
+        gpu = f"on {facts.name}, driver {facts.driver}"
+        if self.backend == "tensorrt":
+            return f"{versions.find().version.label} {gpu}"
+        return f"{runtime}, CUDA {gpu}"
 
 
 @dataclass(frozen=True)

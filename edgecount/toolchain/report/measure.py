@@ -125,7 +125,8 @@ def measure(
         progress: Told what is being done.
 
     Raises:
-        ModelError, EngineError: A variant does not run.
+        ModelError, EngineError: A variant does not run, or the first, which the others are
+            compared with, finds nothing of what is labelled.
         DatasetError, SourceError: The data cannot be read.
     """
     progress("time")
@@ -134,6 +135,8 @@ def measure(
     for variant, speed in zip(variants, speeds):
         progress(f"accuracy of {variant.title}")
         accuracy = _accuracy(variant, task)
+        if not rows:
+            _must_find_something(variant, accuracy, task.place)
         progress(f"memory and counts of {variant.title}")
         content = variant.path.read_bytes()
         rows.append(
@@ -160,6 +163,21 @@ def _accuracy(variant: Variant, task: Task) -> Accuracy:
     ap = average_precision(seen.truths, seen.found)
     error = expected_error(*labelled_scores(seen.truths, seen.found, OVERLAP))
     return Accuracy(ap["ap30"], ap["ap50"], ap["ap50_95"], error, seen)
+
+
+def _must_find_something(variant: Variant, accuracy: Accuracy, place: Place) -> None:
+    """Compared with nothing, every other variant loses nothing."""
+    truths = accuracy.seen.truths
+    boxes = sum(int((~t.ignored).sum()) for t in truths)
+    if not boxes or accuracy.ap30:
+        return
+    advice = "check that the labels of --data are of this model's classes"
+    if place.backend != "cpu":
+        advice = f"try --backend cpu; if it finds none there either, {advice}"
+    raise EngineError(
+        f"{variant.path.name} ({variant.title}) on {place.backend} finds none of {boxes} "
+        f"labelled boxes in {len(truths)} pictures, so there is nothing to compare with: {advice}"
+    )
 
 
 def _count(variant: Variant, task: Task) -> Optional[Counted]:

@@ -86,7 +86,8 @@ def build(request: Request, progress: Progress) -> Report:
 
     Raises:
         ConfigError: No such model or backend.
-        ModelError, EngineError: A variant cannot be made or run.
+        ModelError, EngineError: A variant cannot be made or run, or FP32 finds nothing of
+            what is labelled.
         DatasetError, SourceError: Pictures or clip cannot be read.
         MissingExtraError: A package of the extra is missing.
     """

@@ -7,32 +7,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.cuda_emulator.emulator import needs_compiler
-from support.emulated_cuda import EmulatedCuda, HostNetwork
-from support.onnx_models import picture_with_spots, spot_model, write_recipe
 
 pytest.importorskip("pycocotools")
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 onnx = pytest.importorskip("onnx")
 
+from support import engines  # noqa: E402
+from support.cuda_emulator.emulator import needs_compiler  # noqa: E402
+from support.emulated_cuda import EmulatedCuda, HostNetwork  # noqa: E402
+from support.onnx_models import picture_with_spots, spot_model, write_recipe  # noqa: E402
+
 from edgecount.errors import ConfigError, DatasetError, EngineError  # noqa: E402
 from edgecount.infer import recipe as recipes  # noqa: E402
 from edgecount.infer.cuda import backend as cuda_backend  # noqa: E402
 from edgecount.infer.onnxruntime import OrtNetwork  # noqa: E402
+from edgecount.infer.tensorrt.device import DeviceFacts  # noqa: E402
 from edgecount.records import Detections, Tracked, Tracks  # noqa: E402
 from edgecount.toolchain.evaluate.average_precision import Found, Truth  # noqa: E402
 from edgecount.toolchain.evaluate.detect import Observed  # noqa: E402
+from edgecount.toolchain.report import detectors, measure  # noqa: E402
 from edgecount.toolchain.report import report as reports  # noqa: E402
 from edgecount.toolchain.report.detectors import (  # noqa: E402
     BackendDetector,
+    Opened,
     Place,
     open_detector,
 )
 from edgecount.toolchain.report.disagreement import unmatched  # noqa: E402
-from edgecount.toolchain.report.measure import precision_recall  # noqa: E402
+from edgecount.toolchain.report.measure import Task, precision_recall  # noqa: E402
 from edgecount.toolchain.report.plots import Damage, sensitivity  # noqa: E402
 from edgecount.toolchain.report.sensitivity import signal_to_noise  # noqa: E402
+from edgecount.toolchain.report.variants import FP32, Variant  # noqa: E402
+from edgecount.toolchain.yolo_files import find_pairs  # noqa: E402
 
 PICTURES = Path(__file__).parent.parent / "evaluate" / "pictures"
 ORDER = ["fp32", "fp16", "int8-basic", "int8-tuned"]
@@ -95,6 +102,68 @@ def test_an_unknown_backend_is_named():
     path, recipe = recipes.find("head-n", None)
     with pytest.raises(ConfigError, match="cpu, cuda, tensorrt"):
         open_detector(Place("tpu"), path, recipe, 0.1)
+
+
+class _Blind:
+    """Finds nothing, or something where nobody is."""
+
+    def __init__(self, found):
+        self._found = found
+
+    def detect(self, images):
+        return [self._found for _ in images]
+
+
+NOWHERE = Detections(
+    np.array([[0, 0, 1, 1]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32)
+)
+
+
+@pytest.mark.parametrize(
+    ("backend", "found"), [("cuda", Detections.empty()), ("cuda", NOWHERE), ("cpu", NOWHERE)]
+)
+def test_a_plain_model_that_finds_nothing_ends_the_report(monkeypatch, backend, found):
+    path, recipe = recipes.find("head-n", None)
+    opened = Opened(_Blind(found), lambda: None)
+    monkeypatch.setattr(measure, "open_detector", lambda *_: opened)
+    task = Task(recipe, Place(backend), find_pairs(PICTURES, None), turns=1)
+    plain = Variant(FP32, "FP32", path, "as trained")
+    said = []
+    with pytest.raises(EngineError) as caught:
+        measure.measure([plain], task, np.zeros((4, 6, 3), np.uint8), said.append)
+    text = str(caught.value)
+    assert text.startswith(f"head-n.onnx (FP32) on {backend} finds none of ")
+    assert re.search(r"none of [1-9]\d* labelled boxes in [1-9]\d* pictures", text)
+    assert ("--backend cpu" in text) == (backend == "cuda")
+    assert "--data" in text
+    assert said[-1] == "accuracy of FP32"
+
+
+def test_pictures_without_labelled_boxes_end_nothing(monkeypatch, tmp_path):
+    path, recipe = recipes.find("head-n", None)
+    opened = Opened(_Blind(Detections.empty()), lambda: None)
+    monkeypatch.setattr(measure, "open_detector", lambda *_: opened)
+    monkeypatch.setattr(measure, "_memory", lambda *_: 0.0)
+    pairs = [(picture, tmp_path / "none.txt") for picture, _ in find_pairs(PICTURES, None)]
+    pairs[0][1].touch()
+    task = Task(recipe, Place(), pairs, turns=1)
+    plain = Variant(FP32, "FP32", path, "as trained")
+    (row,) = measure.measure([plain], task, np.zeros((4, 6, 3), np.uint8), lambda _: None)
+    assert row.accuracy.ap50 == 0.0
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [
+        ("cuda", r"ONNX Runtime \d+\.\d+\.\d+\S*, CUDA on H100, driver 580\.1"),
+        ("tensorrt", r"TensorRT 10\.3\S* on H100, driver 580\.1"),
+    ],
+)
+def test_a_gpu_is_named(monkeypatch, backend, expected):
+    facts = DeviceFacts("H100", (9, 0), "580.1", "13.0", False)
+    monkeypatch.setattr(detectors.devices, "look", lambda: facts)
+    monkeypatch.setattr(detectors.versions, "find", lambda: engines.tensorrt("10.3"))
+    assert re.fullmatch(expected, Place(backend).describe())
 
 
 def _boxes(*rows):
