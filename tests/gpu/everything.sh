@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# All that wants a GPU, each step under its own limit: tests, compute-sanitizer, benches.
+# All that wants a GPU, each step under its own limit: tests, report, benches, compute-sanitizer.
 #   tests/gpu/everything.sh OUT vtest.avi [h264.mp4]
 # OUT/steps.txt says how each step ended; logs and JSON lie beside it. A step that ended is not
-# repeated, so a run that was cut off goes on. LIMIT seconds in all (3600).
+# repeated, so a run that was cut off goes on.
+#   LIMIT=3600                   seconds in all
+#   ONLY="pipeline report"       names of the steps to run; all where empty
+#   EDGECOUNT_LABELLED=FOLDER    a few labelled pictures (YOLO), for the step "report"
 set -u
 cd "$(dirname "$0")/../.."
 out=${1:?folder for the results} clip=${2:?vtest.avi} h264=${3:-}
@@ -14,6 +17,7 @@ python=${PYTHON:-python3}
 step() { # NAME SECONDS COMMAND…
   local name=$1 most=$2 began=$SECONDS left=$((limit - SECONDS)) code
   shift 2
+  [[ -n ${ONLY:-} && " $ONLY " != *" $name "* ]] && return
   [ -e "$out/done/$name" ] && return
   if [ "$left" -lt 20 ]; then echo "$name: no time left"; return; fi
   timeout -k 5 "$((most < left ? most : left))" "$@" >"$out/$name.log" 2>&1
@@ -29,6 +33,9 @@ done
 wait
 step pipeline 300 "${gpu_tests[@]}" tests/gpu/test_pipeline.py
 step measured 100 "${gpu_tests[@]}" tests/gpu/test_tensorrt.py -k measured
+if [ -n "${EDGECOUNT_LABELLED:-}" ]; then
+  step report 300 "$python" -m edgecount report --model head-n --data "$EDGECOUNT_LABELLED" --backend cuda --out "$out/report"
+fi
 
 bench=tests/bench
 step time_nms 120 "$python" $bench/gpu_kernels.py --only nms --out "$out/nms"
@@ -47,4 +54,8 @@ for tool in memcheck racecheck synccheck; do
 done
 wait
 grep -h "^FAILED\|^ERROR\|SUMMARY" "$out"/*.log
-! grep -q "exit [^0]" "$out/steps.txt"
+missing=
+for name in ${ONLY:-}; do
+  [ -e "$out/$name.log" ] || { echo "$name: did not run, or there is no such step"; missing=1; }
+done
+[ -z "$missing" ] && ! grep -q "exit [^0]" "$out/steps.txt"
