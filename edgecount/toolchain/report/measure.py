@@ -131,7 +131,7 @@ def measure(
     """
     progress("time")
     speeds = _speeds(variants, task, image)
-    rows = []
+    rows: List[Row] = []
     for variant, speed in zip(variants, speeds):
         progress(f"accuracy of {variant.title}")
         accuracy = _accuracy(variant, task)
