@@ -23,7 +23,7 @@ import numpy as np
 from edgecount.config import ModelSettings, TileSettings
 from edgecount.infer import detector
 from edgecount.infer.detector import OnnxDetector
-from edgecount.infer.onnxruntime import OrtNetwork
+from edgecount.infer.onnxruntime import OrtNetwork, read_metadata
 from edgecount.records import Detections, Float32Array, UInt8Array
 from edgecount.toolchain.evaluate.motchallenge import read_rows
 
@@ -93,8 +93,10 @@ def _variant(name: str, model: str, scores: Sequence[float]) -> Variant:
     shape, _, overlap = shape.partition("@")
     width, _, height = size.partition("x")
     sides = int(width), int(height or width)
-    settings = ModelSettings(name=model, input_size=sides)
-    finder, _ = detector.create(settings, lambda path: (OrtNetwork(path, 1), {}))
+    file = Path(model)
+    given = {"path": file} if file.is_file() else {"name": model}
+    settings = ModelSettings(input_size=sides, **given)
+    finder, _ = detector.create(settings, lambda path: (OrtNetwork(path, 1), read_metadata(path)))
     cut = TileSettings.model_validate(shape) if tiles else None
     if cut is not None:
         changes = {"overlap": float(overlap or cut.overlap), "whole": bool(whole)}
@@ -117,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clip")
     parser.add_argument("gt", type=Path)
-    parser.add_argument("--model", default="head-n")
+    parser.add_argument("--model", default="head-n", help="name of a shipped model, or ONNX file")
     parser.add_argument("--every", type=int, default=10)
     parser.add_argument("--score", type=float, action="append")
     parser.add_argument("--variant", action="append")

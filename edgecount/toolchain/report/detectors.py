@@ -15,6 +15,7 @@ from edgecount.infer.onnxruntime import OrtNetwork
 from edgecount.infer.recipe import Recipe
 from edgecount.infer.tensorrt import device as devices
 from edgecount.infer.tensorrt import versions
+from edgecount.infer.tensorrt.manifest import Precision
 from edgecount.records import Detections, Frame, FrameInfo, UInt8Array
 from edgecount.track import two_stage
 
@@ -66,7 +67,9 @@ class Opened:
     close: Callable[[], None]
 
 
-def open_detector(place: Place, path: Path, recipe: Recipe, lowest: float) -> Opened:
+def open_detector(
+    place: Place, path: Path, recipe: Recipe, lowest: float, precision: Precision = "fp32"
+) -> Opened:
     """Open one variant.
 
     Args:
@@ -74,11 +77,12 @@ def open_detector(place: Place, path: Path, recipe: Recipe, lowest: float) -> Op
         path: The ONNX file.
         recipe: The recipe that all variants of the model share.
         lowest: Least score that is handed out.
+        precision: Of the file; what its TensorRT engine is built in.
 
     Raises:
         ConfigError: There is no such backend.
         ModelError: The file cannot be loaded.
-        EngineError: The device cannot be used.
+        EngineError: The device cannot be used, or the file's engine is not built yet.
     """
     if place.backend == "cpu":
         network = OrtNetwork(path, place.threads)
@@ -87,15 +91,19 @@ def open_detector(place: Place, path: Path, recipe: Recipe, lowest: float) -> Op
         return Opened(OnnxDetector(network, recipe, size=size, thresholds=thresholds), _nothing)
     if place.backend not in BACKENDS:
         raise ConfigError(f"no backend {place.backend!r}: choose one of {', '.join(BACKENDS)}")
-    backend = _backend(place, path, recipe, lowest)
+    backend = _backend(place, path, recipe, lowest, precision)
     return Opened(BackendDetector(backend), backend.close)
 
 
-def _backend(place: Place, path: Path, recipe: Recipe, lowest: float) -> Backend:
+def _backend(
+    place: Place, path: Path, recipe: Recipe, lowest: float, precision: Precision
+) -> Backend:
     settings = ModelSettings(
         path=path,
         backend=place.backend,
         fallback=False,
+        # ONNX Runtime runs a file as it is; of TensorRT's engines there is one per precision.
+        precision=precision if place.backend == "tensorrt" else "auto",
         score_threshold=lowest,
         input_size=place.size,
     )
@@ -110,7 +118,20 @@ def _backend(place: Place, path: Path, recipe: Recipe, lowest: float) -> Backend
     )
     module = importlib.import_module(f"edgecount.infer.{place.backend}.backend")
     made: Backend = module.create(spec)
+    _must_be_itself(made, path, precision)
     return made
+
+
+def _must_be_itself(backend: Backend, path: Path, precision: Precision) -> None:
+    """A stand-by that runs until an engine is built is not what is to be measured."""
+    interim = getattr(backend, "interim", None)
+    if interim is None:
+        return
+    backend.close()
+    raise EngineError(
+        f"{path.name} has no engine yet ({interim}): build it first with  "
+        f"edgecount build {path} --precision {precision}"
+    )
 
 
 class BackendDetector:

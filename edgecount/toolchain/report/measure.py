@@ -20,7 +20,7 @@ from edgecount.toolchain.evaluate.matching import labelled_scores
 from edgecount.toolchain.evaluate.speed import Milliseconds, fluctuation, time_in_turns
 from edgecount.toolchain.evaluate.truth import CountTruth
 from edgecount.toolchain.quantize.temperature import OVERLAP, expected_error
-from edgecount.toolchain.report.detectors import Place, open_detector
+from edgecount.toolchain.report.detectors import Opened, Place, open_detector
 from edgecount.toolchain.report.variants import Variant
 
 _MEMORY_CALLS = 5
@@ -153,9 +153,13 @@ def measure(
     return rows
 
 
+def _open(variant: Variant, task: Task, lowest: float) -> Opened:
+    return open_detector(task.place, variant.path, task.recipe, lowest, variant.precision)
+
+
 def _accuracy(variant: Variant, task: Task) -> Accuracy:
     size = task.place.input_size(task.recipe)
-    opened = open_detector(task.place, variant.path, task.recipe, lowest_score(task.recipe))
+    opened = _open(variant, task, lowest_score(task.recipe))
     try:
         seen = look(opened.detector, task.recipe, size, task.pairs)
     finally:
@@ -184,7 +188,7 @@ def _count(variant: Variant, task: Task) -> Optional[Counted]:
     if task.clip is None:
         return None
     clip, recipe = task.clip, task.recipe
-    opened = open_detector(task.place, variant.path, recipe, recipe.low_threshold)
+    opened = _open(variant, task, recipe.low_threshold)
     try:
         report = count.report_of_detector(clip.source, opened.detector, recipe, clip.truth)
     finally:
@@ -194,7 +198,7 @@ def _count(variant: Variant, task: Task) -> Optional[Counted]:
 
 def _speeds(variants: Sequence[Variant], task: Task, image: UInt8Array) -> List[Speed]:
     lowest = task.recipe.low_threshold
-    opened = [open_detector(task.place, v.path, task.recipe, lowest) for v in variants]
+    opened = [_open(v, task, lowest) for v in variants]
     try:
         calls = [partial(o.detector.detect, [image]) for o in opened]
         times = time_in_turns(calls, turns=task.turns)
@@ -213,7 +217,7 @@ def _memory(variant: Variant, task: Task, image: UInt8Array) -> float:
     """Megabytes that the variant adds to a process of its own."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        work = pool.apply_async(_grown, (variant.path, task.recipe, task.place, image))
+        work = pool.apply_async(_grown, (variant, task, image))
         try:
             return work.get(_MEMORY_WAIT_S)
         except multiprocessing.TimeoutError:
@@ -222,9 +226,9 @@ def _memory(variant: Variant, task: Task, image: UInt8Array) -> float:
             ) from None
 
 
-def _grown(path: Path, recipe: Recipe, place: Place, image: UInt8Array) -> float:
+def _grown(variant: Variant, task: Task, image: UInt8Array) -> float:
     before = psutil.Process().memory_info().rss
-    opened = open_detector(place, path, recipe, recipe.low_threshold)
+    opened = _open(variant, task, task.recipe.low_threshold)
     for _ in range(_MEMORY_CALLS):
         opened.detector.detect([image])
     after = psutil.Process().memory_info().rss

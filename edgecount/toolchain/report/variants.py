@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, 
 
 from edgecount.errors import MissingExtraError
 from edgecount.infer.recipe import Recipe
+from edgecount.infer.tensorrt.manifest import Precision
 from edgecount.records import UInt8Array
 from edgecount.toolchain.onnx_files import read_onnx
 from edgecount.toolchain.quantize.histogram import Histogram
@@ -36,6 +37,11 @@ class Variant:
     title: str
     path: Path
     how: str
+
+    @property
+    def precision(self) -> Precision:
+        """What an engine of the file is built in."""
+        return "int8" if self.key.startswith("int8") else "fp16" if self.key == FP16 else "fp32"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import types
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from edgecount.toolchain.report.disagreement import unmatched  # noqa: E402
 from edgecount.toolchain.report.measure import Task, precision_recall  # noqa: E402
 from edgecount.toolchain.report.plots import Damage, sensitivity  # noqa: E402
 from edgecount.toolchain.report.sensitivity import signal_to_noise  # noqa: E402
-from edgecount.toolchain.report.variants import FP32, Variant  # noqa: E402
+from edgecount.toolchain.report.variants import FP16, FP32, TUNED, Variant  # noqa: E402
 from edgecount.toolchain.yolo_files import find_pairs  # noqa: E402
 
 PICTURES = Path(__file__).parent.parent / "evaluate" / "pictures"
@@ -77,7 +78,8 @@ def test_the_json_says_the_same_and_how_it_was_made(made):
     assert data["format"] == 1
     assert data["variants"] == report.rows
     assert data["size"] == "320×320"
-    assert data["budget"] == {"ap50_points": 0.5, "count_error": 0, "agreement": 0.97}
+    _, recipe = recipes.find("head-n", None)
+    assert data["budget"] == recipe.budget.model_dump()
     assert [d["layer"] for d in data["sensitivity"]] == ["neck.a", "head.b"]
 
 
@@ -164,6 +166,41 @@ def test_a_gpu_is_named(monkeypatch, backend, expected):
     monkeypatch.setattr(detectors.devices, "look", lambda: facts)
     monkeypatch.setattr(detectors.versions, "find", lambda: engines.tensorrt("10.3"))
     assert re.fullmatch(expected, Place(backend).describe())
+
+
+@pytest.mark.parametrize(
+    ("key", "backend", "precision"),
+    [
+        (FP32, "tensorrt", "fp32"),
+        (FP16, "tensorrt", "fp16"),
+        (TUNED, "tensorrt", "int8"),
+        (TUNED, "cuda", "auto"),  # runs the file as it is
+    ],
+)
+def test_each_variant_asks_for_its_own_engine(monkeypatch, key, backend, precision):
+    path, recipe = recipes.find("head-n", None)
+    asked = []
+
+    def create(spec):
+        asked.append(spec.settings.precision)
+        return types.SimpleNamespace(interim=None, close=lambda: None)
+
+    module = types.SimpleNamespace(create=create)
+    monkeypatch.setattr(detectors.importlib, "import_module", lambda _: module)
+    variant = Variant(key, "any", path, "")
+    open_detector(Place(backend), path, recipe, 0.1, variant.precision).close()
+    assert asked == [precision]
+
+
+def test_a_stand_by_is_not_measured_for_the_engine_that_is_missing(monkeypatch):
+    path, recipe = recipes.find("head-n", None)
+    closed = []
+    stand_by = types.SimpleNamespace(interim="no engine yet", close=lambda: closed.append(1))
+    module = types.SimpleNamespace(create=lambda _: stand_by)
+    monkeypatch.setattr(detectors.importlib, "import_module", lambda _: module)
+    with pytest.raises(EngineError, match=r"edgecount build .*head-n\.onnx --precision fp16"):
+        open_detector(Place("tensorrt"), path, recipe, 0.1, "fp16")
+    assert closed
 
 
 def _boxes(*rows):
