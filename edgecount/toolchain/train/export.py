@@ -35,7 +35,17 @@ def restore(checkpoint: Path) -> Tuple[TrainRecipe, Detector]:
         model.load_state_dict(state["ema"])
     except (KeyError, ValueError, RuntimeError) as error:
         raise ModelError(f"{checkpoint} is no checkpoint of edgecount: {error}") from error
+    _must_be_finite(model, checkpoint)
     return recipe, model.eval()
+
+
+def _must_be_finite(model: nn.Module, checkpoint: Path) -> None:
+    for name, values in model.state_dict().items():
+        if not torch.isfinite(values).all():
+            raise ModelError(
+                f"{checkpoint}: {name} has values that are not finite: the run diverged, or the "
+                "file was kept in half precision; train on from an earlier checkpoint"
+            )
 
 
 def fold_norms(model: nn.Module) -> nn.Module:

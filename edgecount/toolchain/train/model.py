@@ -141,7 +141,8 @@ def fit_shapes(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         weight = state.get(f"{name}.weight")
         if weight is None or weight.shape == module.weight.shape:
             continue
-        module.weight = nn.Parameter(torch.empty_like(weight, device=module.weight.device))
+        here = {"dtype": module.weight.dtype, "device": module.weight.device}
+        module.weight = nn.Parameter(torch.empty_like(weight, **here))
         if isinstance(module, nn.BatchNorm2d):
             module.num_features = len(weight)
             module.running_mean = module.running_mean.new_zeros(len(weight))

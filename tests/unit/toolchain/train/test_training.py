@@ -151,6 +151,21 @@ def test_distances_are_never_negative():
     assert (output[:, :4] >= 0).all()
 
 
+def test_a_narrower_network_in_half_precision_is_restored_in_full(tmp_path):
+    pytest.importorskip("torch_pruning")
+    small = prune(Detector(_recipe().model, 1), 0.5, 64)
+    halved = {k: v.half() if v.is_floating_point() else v for k, v in small.state_dict().items()}
+    state = {"recipe": _recipe().model_dump(mode="json"), "ema": halved}
+    torch.save(state, tmp_path / "half.pt")
+    _, again = restore(tmp_path / "half.pt")
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    name = next(k for k in halved if k.endswith("running_var"))
+    halved[name][0] = float("inf")
+    torch.save(state, tmp_path / "half.pt")
+    with pytest.raises(ModelError, match=f"{name} has values that are not finite"):
+        restore(tmp_path / "half.pt")
+
+
 def test_pruning_removes_channels_and_the_rest_restores(drawn, tmp_path):
     pytest.importorskip("torch_pruning")
     model = Detector(_recipe().model, 1).eval()
