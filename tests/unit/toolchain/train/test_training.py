@@ -64,6 +64,7 @@ def _trainer(recipe, folder):
     return Trainer(recipe, Detector(recipe.model, 1), data, None)
 
 
+@pytest.mark.timeout(300)  # half a minute on two idle cores
 def test_learns_eight_pictures_by_heart(drawn):
     recipe = _recipe(epochs=90)
     trainer = _trainer(recipe, drawn(8))
