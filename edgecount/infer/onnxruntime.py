@@ -93,9 +93,9 @@ def read_metadata(path: Path) -> Dict[str, str]:
     return written
 
 
-def open_network(path: Path) -> Tuple[OrtNetwork, Dict[str, str]]:
+def open_network(path: Path, threads: int = 1) -> Tuple[OrtNetwork, Dict[str, str]]:
     """Load an ONNX file for :func:`edgecount.infer.detector.create`."""
-    network = OrtNetwork(path)
+    network = OrtNetwork(path, threads)
     return network, network.metadata()
 
 

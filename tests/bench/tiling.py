@@ -23,7 +23,7 @@ import numpy as np
 from edgecount.config import ModelSettings, TileSettings
 from edgecount.infer import detector
 from edgecount.infer.detector import OnnxDetector
-from edgecount.infer.onnxruntime import OrtNetwork, read_metadata
+from edgecount.infer.onnxruntime import open_network
 from edgecount.records import Detections, Float32Array, UInt8Array
 from edgecount.toolchain.evaluate.motchallenge import read_rows
 
@@ -96,7 +96,7 @@ def _variant(name: str, model: str, scores: Sequence[float]) -> Variant:
     file = Path(model)
     given = {"path": file} if file.is_file() else {"name": model}
     settings = ModelSettings(input_size=sides, **given)
-    finder, _ = detector.create(settings, lambda path: (OrtNetwork(path, 1), read_metadata(path)))
+    finder, _ = detector.create(settings, open_network)
     cut = TileSettings.model_validate(shape) if tiles else None
     if cut is not None:
         changes = {"overlap": float(overlap or cut.overlap), "whole": bool(whole)}

@@ -149,6 +149,22 @@ def write_spot_data(folder: Path, spots: Sequence[Sequence[Tuple[int, int]]], si
     return folder
 
 
+def value(name: str, shape: List[object], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    """An input or output of a graph."""
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def graph_model(
+    path: Path,
+    nodes: List[onnx.NodeProto],
+    inputs: List[onnx.ValueInfoProto],
+    outputs: List[onnx.ValueInfoProto],
+) -> Path:
+    """Write a model of these nodes, of any shape, without weights."""
+    onnx.save(_model(helper.make_graph(nodes, "graph", inputs, outputs), {}), str(path))
+    return path
+
+
 def ultralytics_metadata(
     names: Sequence[str], width: int, height: int, stride: int = 32
 ) -> Dict[str, str]:
@@ -390,9 +406,14 @@ def _save(
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, declared)],
         [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)])
-    model.ir_version = _IR_VERSION
-    helper.set_model_props(model, metadata or {})
+    model = _model(graph, metadata or {})
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     return path
+
+
+def _model(graph: onnx.GraphProto, metadata: Dict[str, str]) -> onnx.ModelProto:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)])
+    model.ir_version = _IR_VERSION
+    helper.set_model_props(model, metadata)
+    return model

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -13,7 +14,7 @@ from edgecount.config import ModelSettings, TileSettings
 from edgecount.errors import DatasetError
 from edgecount.infer import detector
 from edgecount.infer.base import Detector
-from edgecount.infer.onnxruntime import OrtNetwork
+from edgecount.infer.onnxruntime import open_network
 from edgecount.infer.recipe import Recipe, model_keys
 from edgecount.infer.tiles import scale as scale_of
 from edgecount.records import BoolArray, Float32Array, UInt8Array
@@ -151,7 +152,7 @@ def observe(
     Args and errors are those of :func:`evaluate`.
     """
     settings = _settings(model, size)
-    finder, recipe = detector.create(settings, lambda path: _open(path, threads))
+    finder, recipe = detector.create(settings, partial(open_network, threads=threads))
     pairs = find_pairs(data, splits or None)
     cutting = in_tiles(_unselective(finder, recipe), tiles)
     return look(cutting, recipe, finder.size, pairs, tiles)
@@ -219,11 +220,6 @@ def _unselective(finder: detector.OnnxDetector, recipe: Recipe) -> detector.Onnx
     """The same detector, which hands out every candidate of at least the raw score ``LOWEST``."""
     thresholds = detector.Thresholds(lowest_score(recipe), recipe.nms_iou)
     return detector.OnnxDetector(finder.network, recipe, size=finder.size, thresholds=thresholds)
-
-
-def _open(path: Path, threads: int) -> Tuple[OrtNetwork, Dict[str, str]]:
-    network = OrtNetwork(path, threads)
-    return network, network.metadata()
 
 
 def _truth(labels: Path, width: int, height: int, classes: int) -> Truth:

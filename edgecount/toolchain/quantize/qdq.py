@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgecount.errors import ModelError
+from edgecount.infer.precision import METADATA_KEY
 from edgecount.toolchain.quantize import graph as graphs
 from edgecount.toolchain.quantize.half import to_half
 from edgecount.toolchain.quantize.precision import (
@@ -29,7 +30,6 @@ from edgecount.toolchain.quantize.precision import (
 from edgecount.toolchain.quantize.regions import expectations
 from edgecount.toolchain.quantize.table import LEVELS, CalibrationTable
 
-METADATA_KEY = "edgecount.quantisation"
 # Of a channel without weights: any scale represents zeros.
 _DEAD_SCALE = np.float32(1.0 / LEVELS)
 

@@ -14,6 +14,7 @@ from typing import Dict, Iterable, Mapping
 import onnx
 
 from edgecount.errors import ConfigError, ModelError
+from edgecount.infer.precision import METADATA_KEY
 from edgecount.infer.recipe import Recipe
 from edgecount.records import UInt8Array
 from edgecount.toolchain.quantize import bias_correction
@@ -25,7 +26,7 @@ from edgecount.toolchain.quantize.forms import Forms
 from edgecount.toolchain.quantize.graph import prepared
 from edgecount.toolchain.quantize.judge import Verdict
 from edgecount.toolchain.quantize.plan import CANDIDATES, Plan, Say, Tuned, Yardsticks
-from edgecount.toolchain.quantize.qdq import METADATA_KEY, tensors_to_calibrate
+from edgecount.toolchain.quantize.qdq import tensors_to_calibrate
 from edgecount.toolchain.quantize.score_scale import score_layers
 from edgecount.toolchain.quantize.search import Search, told
 from edgecount.toolchain.quantize.table import CalibrationTable

@@ -2,26 +2,13 @@ from pathlib import Path
 from typing import List
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 from support import onnx_models
-from support.onnx_models import Box
+from support.onnx_models import Box, graph_model, value
 
 from edgecount.errors import EngineError, ModelError
 from edgecount.infer.onnxruntime import OrtNetwork, open_network
-
-
-def tensor(name: str, shape: List[object], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def save(path: Path, nodes, inputs, outputs) -> Path:
-    graph = helper.make_graph(nodes, "graph", inputs, outputs)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
-    model.ir_version = 8
-    onnx.save(model, str(path))
-    return path
 
 
 @pytest.fixture
@@ -85,15 +72,15 @@ def test_a_folder_is_no_model(tmp_path: Path) -> None:
 
 def test_an_operator_that_this_runtime_lacks(tmp_path: Path) -> None:
     node = helper.make_node("Frobnicate", ["x"], ["y"])
-    path = save(tmp_path / "model.onnx", [node], [tensor("x", [1])], [tensor("y", [1])])
+    path = graph_model(tmp_path / "model.onnx", [node], [value("x", [1])], [value("y", [1])])
     with pytest.raises(ModelError, match=r"(?s)model\.onnx.*Frobnicate"):
         OrtNetwork(path)
 
 
 def test_several_inputs(tmp_path: Path) -> None:
     node = helper.make_node("Add", ["a", "b"], ["y"])
-    path = save(
-        tmp_path / "model.onnx", [node], [tensor("a", [1]), tensor("b", [1])], [tensor("y", [1])]
+    path = graph_model(
+        tmp_path / "model.onnx", [node], [value("a", [1]), value("b", [1])], [value("y", [1])]
     )
     with pytest.raises(ModelError, match=r"model\.onnx has 2 inputs"):
         OrtNetwork(path)
@@ -105,8 +92,8 @@ def test_several_inputs(tmp_path: Path) -> None:
 def test_an_input_that_is_not_float32(tmp_path: Path, kind: int, name: str) -> None:
     node = helper.make_node("Identity", ["x"], ["y"])
     shape: List[object] = [1, 3, 32, 32]
-    path = save(
-        tmp_path / "model.onnx", [node], [tensor("x", shape, kind)], [tensor("y", shape, kind)]
+    path = graph_model(
+        tmp_path / "model.onnx", [node], [value("x", shape, kind)], [value("y", shape, kind)]
     )
     with pytest.raises(ModelError, match=rf"takes tensor\({name}\); edgecount feeds float32"):
         OrtNetwork(path)
@@ -115,11 +102,11 @@ def test_an_input_that_is_not_float32(tmp_path: Path, kind: int, name: str) -> N
 def test_an_output_that_is_not_float32(tmp_path: Path) -> None:
     node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT16)
     shape: List[object] = [1, 3, 32, 32]
-    path = save(
+    path = graph_model(
         tmp_path / "model.onnx",
         [node],
-        [tensor("x", shape)],
-        [tensor("y", shape, TensorProto.FLOAT16)],
+        [value("x", shape)],
+        [value("y", shape, TensorProto.FLOAT16)],
     )
     with pytest.raises(ModelError, match=r"gives tensor\(float16\); edgecount decodes float32"):
         OrtNetwork(path)

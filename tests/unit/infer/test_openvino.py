@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from support import onnx_models
-from support.onnx_models import Box
+from support.onnx_models import Box, graph_model, value
 
 from edgecount.errors import EngineError, MissingExtraError, ModelError
 from edgecount.infer import openvino
@@ -20,18 +20,6 @@ needs_openvino = pytest.mark.skipif(
     openvino.installed_version() is None, reason="OpenVINO is not installed"
 )
 SHAPE = (1, 3, 64, 64)
-
-
-def tensor(name: str, shape: List[object], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def save(path: Path, node, inputs, outputs) -> Path:
-    graph = helper.make_graph([node], "graph", inputs, outputs)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
-    model.ir_version = 8
-    onnx.save(model, str(path))
-    return path
 
 
 @pytest.fixture
@@ -128,7 +116,7 @@ def test_an_empty_file_is_named(tmp_path: Path) -> None:
 @needs_openvino
 def test_an_operator_that_this_runtime_lacks(tmp_path: Path) -> None:
     node = helper.make_node("Frobnicate", ["x"], ["y"])
-    path = save(tmp_path / "model.onnx", node, [tensor("x", [1])], [tensor("y", [1])])
+    path = graph_model(tmp_path / "model.onnx", [node], [value("x", [1])], [value("y", [1])])
     with pytest.raises(ModelError, match=r"model\.onnx.*Frobnicate"):
         OpenVinoNetwork(path)
 
@@ -136,8 +124,8 @@ def test_an_operator_that_this_runtime_lacks(tmp_path: Path) -> None:
 @needs_openvino
 def test_several_inputs(tmp_path: Path) -> None:
     node = helper.make_node("Add", ["a", "b"], ["y"])
-    inputs = [tensor("a", [1]), tensor("b", [1])]
-    path = save(tmp_path / "model.onnx", node, inputs, [tensor("y", [1])])
+    inputs = [value("a", [1]), value("b", [1])]
+    path = graph_model(tmp_path / "model.onnx", [node], inputs, [value("y", [1])])
     with pytest.raises(ModelError, match=r"model\.onnx has 2 inputs"):
         OpenVinoNetwork(path)
 
@@ -146,12 +134,12 @@ def test_several_inputs(tmp_path: Path) -> None:
 def test_inputs_and_outputs_that_are_not_float32(tmp_path: Path) -> None:
     node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT16)
     shape: List[object] = [1, 3, 32, 32]
-    half = [tensor("y", shape, TensorProto.FLOAT16)]
-    path = save(tmp_path / "model.onnx", node, [tensor("x", shape)], half)
+    half = [value("y", shape, TensorProto.FLOAT16)]
+    path = graph_model(tmp_path / "model.onnx", [node], [value("x", shape)], half)
     with pytest.raises(ModelError, match="gives f16; edgecount decodes float32"):
         OpenVinoNetwork(path)
-    bytes_in = [tensor("x", shape, TensorProto.UINT8)]
-    path = save(tmp_path / "model.onnx", node, bytes_in, half)
+    bytes_in = [value("x", shape, TensorProto.UINT8)]
+    path = graph_model(tmp_path / "model.onnx", [node], bytes_in, half)
     with pytest.raises(ModelError, match="takes u8; edgecount feeds float32"):
         OpenVinoNetwork(path)
 
@@ -170,8 +158,8 @@ def test_a_size_that_the_network_cannot_take_is_an_engine_error(tmp_path: Path) 
     graph = helper.make_graph(
         [node],
         "graph",
-        [tensor("x", [1, 3, "h", "w"])],
-        [tensor("y", [1, 48])],
+        [value("x", [1, 3, "h", "w"])],
+        [value("y", [1, 48])],
         [helper.make_tensor("shape", TensorProto.INT64, [2], [1, 48])],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

@@ -9,9 +9,9 @@ import pytest
 from support.onnx_graphs import Builder, reads, scale_of
 
 from edgecount.errors import ConfigError, DatasetError, ModelError
+from edgecount.infer.precision import METADATA_KEY
 from edgecount.toolchain.quantize.precision import PrecisionRules
 from edgecount.toolchain.quantize.qdq import (
-    METADATA_KEY,
     channel_scales,
     tensors_to_calibrate,
     write_qdq,

@@ -16,13 +16,14 @@ from support.onnx_models import picture_with_spots
 from edgecount.cli.main import cli
 from edgecount.errors import ConfigError
 from edgecount.infer.onnxruntime import open_network
+from edgecount.infer.precision import METADATA_KEY
 from edgecount.infer.recipe import load
 from edgecount.toolchain.quantize.agreement import Agreement, Scene
 from edgecount.toolchain.quantize.judge import Judge, Verdict, some_pairs
 from edgecount.toolchain.quantize.plan import Plan, Tuned, Yardsticks
 from edgecount.toolchain.quantize.precision import PrecisionRules
 from edgecount.toolchain.quantize.table import CalibrationTable
-from edgecount.toolchain.quantize.tune import METADATA_KEY, _best, tune
+from edgecount.toolchain.quantize.tune import _best, tune
 
 pytest.importorskip("pycocotools")
 
