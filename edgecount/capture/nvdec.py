@@ -6,14 +6,11 @@ decoder takes a new surface for the next one while an old one is held.
 """
 
 import contextlib
-import ctypes
 import importlib
 import threading
 from pathlib import Path
 from typing import Any, Iterator, NoReturn, Optional, Tuple
 
-import cv2
-import numpy as np
 from pydantic import Field
 from typing_extensions import Annotated
 
@@ -23,12 +20,12 @@ from edgecount.capture._decimate import Decimator
 from edgecount.capture._guard import GuardedCapture
 from edgecount.capture._live import plausible_fps
 from edgecount.capture._playback import FILE_SCHEME, Playback, path_of
+from edgecount.capture._surfaces import Planes, SurfacePool, download
 from edgecount.errors import SourceError
-from edgecount.records import DeviceFrame, FrameInfo, Surface, UInt8Array
+from edgecount.records import DeviceFrame, FrameInfo, Surface
 from edgecount.redact import mask_url
 
 _MODULE = "PyNvVideoCodec"
-_DRIVER = "libcuda.so.1"
 _USUAL_FPS = 25.0
 
 
@@ -182,21 +179,21 @@ class _Stream:
         self.fps: Optional[float] = None
         self.label = label
         self._codec, self._source, self._device = codec, source, device
-        self._context = 0
+        self._pool: Optional[SurfacePool] = None
         self._frames: Iterator[Any] = iter(())
         self._frame: Any = None
 
     def open(self) -> None:
         """Open it, at its beginning. Raises SourceError."""
-        # The backend's context: memory of another one is out of its kernels' reach.
-        self._context = self._context or _primary_context(self._device)
+        pool = self._pool = self._pool or SurfacePool(self._device)
+        self._frame = None
         with self._translating():
             demuxer = self._codec.CreateDemuxer(filename=self._source)
             decoder = self._codec.CreateDecoder(
                 gpuid=self._device,
                 codec=demuxer.GetNvCodecId(),
-                cudacontext=self._context,
-                cudastream=0,
+                cudacontext=pool.context,
+                cudastream=pool.stream,
                 usedevicememory=True,
             )
             self.fps = plausible_fps(float(demuxer.FrameRate()))
@@ -210,7 +207,8 @@ class _Stream:
         return self._frame is not None
 
     def surface(self) -> Tuple[int, int, Surface]:
-        """Width, height and place of the picture."""
+        """Width, height and place of the picture. Raises SourceError."""
+        assert self._pool is not None
         planes = [plane.__cuda_array_interface__ for plane in self._frame.cuda()]
         if len(planes) != 2 or planes[0]["typestr"] != "|u1":
             raise SourceError(
@@ -219,15 +217,17 @@ class _Stream:
                 retry=False,
             )
         height, width = planes[0]["shape"][:2]
-        addresses = [int(plane["data"][0]) for plane in planes]
+        luma, chroma = (int(plane["data"][0]) for plane in planes)
         pitch = int(planes[0]["strides"][0])
-        surface = Surface(self._device, addresses[0], addresses[1], pitch, self._frame)
+        surface = self._pool.copy(Planes(luma, chroma, pitch, int(height)))
         return int(width), int(height), surface
 
     def release(self) -> None:
         """Let go of everything."""
         self._frame = None
         self._frames = iter(())
+        if self._pool is not None:
+            self._pool.close()
 
     @contextlib.contextmanager
     def _translating(self) -> Iterator[None]:
@@ -317,50 +317,3 @@ def _codec() -> Any:
             f"({(str(error).splitlines() or [''])[0]})",
             retry=False,
         ) from error
-
-
-def download(surface: Surface, width: int, height: int) -> UInt8Array:
-    """The picture as (height, width, 3) uint8 BGR in host memory.
-
-    Raises:
-        SourceError: The device does not give it.
-    """
-    rows = height + height // 2
-    planes: UInt8Array = np.empty((rows, surface.pitch), np.uint8)
-    driver = ctypes.CDLL(_DRIVER)
-    context = ctypes.c_void_p(_primary_context(surface.device))
-    _check(driver.cuCtxPushCurrent_v2(context))
-    try:
-        for target, source, count in (
-            (planes[:height], surface.luma, height),
-            (planes[height:], surface.chroma, height // 2),
-        ):
-            _check(
-                driver.cuMemcpyDtoH_v2(
-                    ctypes.c_void_p(target.ctypes.data),
-                    ctypes.c_uint64(source),
-                    ctypes.c_size_t(count * surface.pitch),
-                )
-            )
-    finally:
-        driver.cuCtxPopCurrent_v2(ctypes.byref(context))
-    picture = np.ascontiguousarray(planes[:, :width])
-    return cv2.cvtColor(picture, cv2.COLOR_YUV2BGR_NV12)  # type: ignore[return-value]
-
-
-def _primary_context(device: int) -> int:
-    """Handle of the device's primary context; kept for as long as the process lives.
-
-    Raises:
-        SourceError: There is no such device.
-    """
-    driver = ctypes.CDLL(_DRIVER)
-    context = ctypes.c_void_p()
-    _check(driver.cuInit(0))
-    _check(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
-    return context.value or 0
-
-
-def _check(result: int) -> None:
-    if result:
-        raise SourceError(f"the GPU cannot be used to decode: CUDA error {result}")

@@ -4,12 +4,14 @@
     gpu_pipeline.py --out DIR [--precision fp16 fp32] [--clip vtest.avi] [--h264 clip.mp4]
                     [--only layouts overlap cameras host memory nvdec] [--quick]
 
-Needs a GPU and onnxruntime-gpu; for ``nvdec`` also PyNvVideoCodec and an H.264 clip. The
-second precision is measured for layouts and overlap only. Writes gpu_pipeline.json, Chrome
-traces and pictures of them into DIR, and prints a table.
+Needs a GPU and onnxruntime-gpu; for ``nvdec`` also PyNvVideoCodec and an H.264 clip of some
+thousand frames, so that its decoder is seldom opened anew (a raw stream may be joined to
+itself with ``cat``). The second precision is measured for layouts and overlap only. Writes
+gpu_pipeline.json, Chrome traces and pictures of them into DIR, and prints a table.
 """
 
 import argparse
+import contextlib
 import json
 import platform
 import queue
@@ -22,6 +24,11 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 import cv2
 import numpy as np
 import psutil
+
+try:
+    import pynvml
+except ImportError:  # then nobody says how busy the video engines are
+    pynvml = None
 
 from edgecount.capture import nvdec
 from edgecount.capture._clock import Clock
@@ -276,22 +283,66 @@ def decoded(path: str, counts: List[int], number: int, until: float) -> None:
     source.close()
 
 
+class Usage:
+    """What the video engines and this process do meanwhile: ``with Usage() as usage: …``."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._busy: List[int] = []
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._process = psutil.Process()
+
+    def __enter__(self) -> "Usage":
+        self._cpu = self._cpu_s()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.cpu_s = self._cpu_s() - self._cpu
+
+    @property
+    def video_engines(self) -> Optional[float]:
+        """Their utilisation by NVML, 0..1; None where it does not tell."""
+        return statistics.median(self._busy) / 100 if self._busy else None
+
+    def _cpu_s(self) -> float:
+        times = self._process.cpu_times()
+        return times.user + times.system
+
+    def _sample(self) -> None:
+        if pynvml is None:
+            return
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlInit()
+            device = pynvml.nvmlDeviceGetHandleByIndex(0)
+            while not self._stop.wait(0.2):
+                self._busy.append(pynvml.nvmlDeviceGetDecoderUtilization(device)[0])
+
+
 def nvdec_rates(args: argparse.Namespace) -> Dict[str, Any]:
-    """Frames per second of decoding alone."""
+    """Frames per second of decoding alone, by the number of streams."""
     found: Dict[str, Any] = {}
     seconds = 2.0 if args.quick else 3.0
-    for streams in (1, 4, 8, 16):
+    for streams in (1, 4, 8, 16, 32):
         counts = [0] * streams
         began = time.perf_counter()
         threads = [
             threading.Thread(target=decoded, args=(args.h264, counts, n, began + seconds))
             for n in range(streams)
         ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        found[f"decode only, {streams} streams"] = sum(counts) / (time.perf_counter() - began)
+        with Usage() as usage:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        fps = sum(counts) / (time.perf_counter() - began)
+        found[f"{streams} streams"] = {
+            "fps": fps,
+            "video_engines": usage.video_engines,
+            "host_us": 1e6 * usage.cpu_s / max(1, sum(counts)),
+        }
     return found
 
 
@@ -312,7 +363,7 @@ class Decoders:
         """A frame of each."""
         frames = []
         for frame, free in zip(self._queues, self._free):
-            frames.append(frame.get())
+            frames.append(frame.get(timeout=10.0))
             free.release()
         return frames
 
@@ -332,21 +383,37 @@ class Decoders:
         source.close()
 
 
-def nvdec_pipeline(args: argparse.Namespace, precision: str, seconds: float) -> float:
-    """Frames per second of 8 streams through decoder and pipeline."""
-    backend = open_backend(8, precision)
-    decoders = Decoders(args.h264, 8)
+def nvdec_pipeline(args: argparse.Namespace, precision: str) -> Dict[str, Any]:
+    """Frames per second of many streams through decoders and pipeline."""
+    found: Dict[str, Any] = {}
+    for cameras in (8, 32):
+        backend = open_backend(cameras, precision)
+        decoders = Decoders(args.h264, cameras)
+        try:
+            stream = decoded_batches(backend, decoders, 8)
+            rate = bench_cuda.run(backend, stream, 50).fps
+            with Usage() as usage:
+                turn = bench_cuda.run(backend, stream, max(50, int(rate * 3.0 / 8)))
+            found[f"{cameras} cameras"] = {
+                "fps": turn.fps,
+                "streams_at_25_fps": int(turn.fps // 25),
+                "video_engines": usage.video_engines,
+                "host_us": 1e6 * usage.cpu_s / turn.pictures,
+                "pipeline_host_us": turn.host_us,
+            }
+        finally:
+            decoders.close()
+            backend.close()
+    return found
 
-    def batches() -> Iterator[Sequence[Picture]]:
-        while True:
-            yield [backend.picture(frame) for frame in decoders.batch()]
 
-    stream = batches()
-    rate = bench_cuda.run(backend, stream, 50).fps
-    rate = bench_cuda.run(backend, stream, max(50, int(rate * seconds / 8))).fps
-    decoders.close()
-    backend.close()
-    return rate
+def decoded_batches(
+    backend: CudaBackend, decoders: Decoders, batch: int
+) -> Iterator[Sequence[Picture]]:
+    while True:
+        frames = decoders.batch()
+        for first in range(0, len(frames), batch):
+            yield [backend.picture(frame) for frame in frames[first : first + batch]]
 
 
 def report(found: Dict[str, Any]) -> None:
@@ -431,7 +498,7 @@ def main() -> None:
         # Last: what a decoder breaks in the context must not cost the other numbers.
         precision, parts = next(iter(found["precisions"].items()))
         attempt(parts, "nvdec", lambda: nvdec_rates(args))
-        attempt(parts, "nvdec_pipeline", lambda: nvdec_pipeline(args, precision, 3.0))
+        attempt(parts, "nvdec_pipeline", lambda: nvdec_pipeline(args, precision))
         save(args, found)
     report(found)
 

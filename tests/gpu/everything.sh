@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All that wants a GPU, each step under its own limit: tests, report, benches, compute-sanitizer.
-#   tests/gpu/everything.sh OUT vtest.avi [h264.mp4]
+#   tests/gpu/everything.sh OUT vtest.avi [clip.h264]
 # OUT/steps.txt says how each step ended; logs and JSON lie beside it. A step that ended is not
 # repeated, so a run that was cut off goes on.
 #   LIMIT=3600                   seconds in all
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 out=${1:?folder for the results} clip=${2:?vtest.avi} h264=${3:-}
 limit=${LIMIT:-3600}
 mkdir -p "$out/done"
-export EDGECOUNT_VTEST=$clip PYTHONUNBUFFERED=1
+export EDGECOUNT_VTEST=$clip EDGECOUNT_H264=$h264 PYTHONUNBUFFERED=1
 python=${PYTHON:-python3}
 
 step() { # NAME SECONDS COMMAND…
@@ -27,7 +27,7 @@ step() { # NAME SECONDS COMMAND…
 }
 
 gpu_tests=("$python" -m pytest -p no:cacheprovider -rA -q -m gpu)
-for name in kernels tracker driver nms_plugin recovery tensorrt; do
+for name in kernels tracker driver nms_plugin recovery tensorrt decoding; do
   step "$name" 240 "${gpu_tests[@]}" "tests/gpu/test_$name.py" -k "not measured" &
 done
 wait

@@ -1,19 +1,20 @@
+import ctypes
 import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Iterator, List, Optional
 
-import cv2
 import numpy as np
 import pytest
+from support.host_driver import PRIMARY, STREAM, HostDriver
 
-from edgecount.capture import nvdec
+from edgecount.capture import _surfaces, nvdec
 from edgecount.capture._clock import Clock
 from edgecount.errors import SourceError
-from edgecount.records import DeviceFrame, FrameInfo, Surface
+from edgecount.records import DeviceFrame
 
-PRIMARY = 0xC0
+PITCH, ROWS = 64, 48
 
 
 class Plane:
@@ -21,7 +22,7 @@ class Plane:
         self.__cuda_array_interface__ = {
             "data": (address, False),
             "shape": (rows, width, last),
-            "strides": (64, last, 1),
+            "strides": (PITCH, last, 1),
             "typestr": typestr,
         }
 
@@ -35,6 +36,8 @@ class FakeCodec:
         self.failure: Optional[Exception] = None
         self.hangs = threading.Event()
         self.typestr = "|u1"
+        # A decoder has one surface, which it uses for every picture.
+        self.surface = np.zeros((ROWS, PITCH), np.uint8)
 
     def CreateDemuxer(self, filename: str) -> Any:  # noqa: N802
         if self.failure is not None:
@@ -50,7 +53,9 @@ class FakeCodec:
 
     def CreateDecoder(self, **options: Any) -> Any:  # noqa: N802
         assert options["usedevicememory"]
-        assert options["cudacontext"] == PRIMARY
+        assert (options["cudacontext"], options["cudastream"]) == (PRIMARY, STREAM)
+        self.surface[:] = 255  # the last decoder's memory is another's now
+        self.surface = np.zeros((ROWS, PITCH), np.uint8)
         return SimpleNamespace(Decode=self._decode)
 
     def __iter__(self) -> Iterator[int]:
@@ -62,18 +67,25 @@ class FakeCodec:
     def _decode(self, packet: int) -> List[Any]:
         if packet < 0:
             return []  # a header
-        address = 4096 * (packet + 1)
+        self.surface[:] = packet + 1
+        address = self.surface.ctypes.data
         planes = [
             Plane(address, 32, 48, 1, self.typestr),
-            Plane(address + 64 * 32, 16, 24, 2, self.typestr),
+            Plane(address + PITCH * 32, 16, 24, 2, self.typestr),
         ]
         return [SimpleNamespace(cuda=lambda: planes)]
 
 
 @pytest.fixture
-def codec(monkeypatch: pytest.MonkeyPatch) -> FakeCodec:
+def driver(monkeypatch: pytest.MonkeyPatch) -> HostDriver:
+    found = HostDriver()
+    monkeypatch.setattr(_surfaces.ctypes, "CDLL", lambda _name: found)
+    return found
+
+
+@pytest.fixture
+def codec(monkeypatch: pytest.MonkeyPatch, driver: HostDriver) -> FakeCodec:
     fake = FakeCodec()
-    monkeypatch.setattr(nvdec.ctypes, "CDLL", lambda _name: HostDriver())
     monkeypatch.setitem(sys.modules, "PyNvVideoCodec", fake)  # type: ignore[arg-type]
     return fake
 
@@ -101,8 +113,38 @@ def test_a_file_is_read_to_its_end_and_stays_on_the_device(codec: FakeCodec, cli
     assert all(isinstance(f, DeviceFrame) for f in frames)
     first = frames[0]
     assert (first.info.width, first.info.height) == (48, 32)
-    assert (first.surface.luma, first.surface.chroma, first.surface.pitch) == (4096, 6144, 64)
-    assert first.surface.owner is not frames[1].surface.owner
+    assert first.surface.pitch == PITCH
+    assert first.surface.chroma == first.surface.luma + PITCH * 32
+    assert [shown(f) for f in frames if f] == [{1}, {2}, {3}, {4}, {5}]
+
+
+def shown(frame: DeviceFrame) -> Any:
+    """The bytes that a picture has, where it is now."""
+    at = (ctypes.c_uint8 * (PITCH * ROWS)).from_address(frame.surface.luma)
+    return set(at)
+
+
+def test_pictures_outlive_their_decoder(codec: FakeCodec, driver: HostDriver, clip: str) -> None:
+    reader = source(clip, loop=True)
+    reader.open()
+    frames = [reader.read() for _ in range(12)]
+    reader.close()
+    assert [shown(f) for f in frames if f] == [{n % 5 + 1} for n in range(12)]
+    assert len(driver.memory) == 12
+    frames.clear()
+    assert not driver.memory
+
+
+def test_a_picture_that_was_let_go_of_makes_room_for_another(
+    codec: FakeCodec, driver: HostDriver, clip: str
+) -> None:
+    reader = source(clip)
+    reader.open()
+    held: List[Any] = []
+    for frame in iter(reader.read, None):
+        held = [*held[-1:], frame]
+    assert driver.taken == 3  # two that are held, and the next
+    assert [shown(f) for f in held] == [{4}, {5}]
 
 
 def test_a_file_loops_and_its_time_goes_on(codec: FakeCodec, clip: str) -> None:
@@ -165,36 +207,3 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(SourceError, match="pip install PyNvVideoCodec") as e:
         source(clip).open()
     assert not e.value.retry
-
-
-def test_a_picture_comes_to_the_host_without_its_pitch(monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = np.random.default_rng(5).integers(16, 235, (32, 48, 3), np.uint8)
-    picture = cv2.GaussianBlur(picture, (0, 0), 6)
-    yuv = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420)
-    memory = np.zeros((48, 64), np.uint8)
-    memory[:32, :48] = yuv[:32]
-    memory[32:, 0:48:2] = yuv[32:40].reshape(16, 24)
-    memory[32:, 1:48:2] = yuv[40:48].reshape(16, 24)
-    monkeypatch.setattr(nvdec.ctypes, "CDLL", lambda _name: HostDriver())
-    surface = Surface(0, memory.ctypes.data, memory[32:].ctypes.data, 64, memory)
-    info = FrameInfo("door", 0, 0.0, 0.0, 48, 32)
-    found = DeviceFrame(info, surface, nvdec.download).image
-    assert found.shape == (32, 48, 3)
-    assert np.abs(found.astype(int) - picture).mean() < 4
-
-
-class HostDriver:
-    """libcuda where device memory is host memory."""
-
-    def cuDevicePrimaryCtxRetain(self, context: Any, device: int) -> int:  # noqa: N802
-        context._obj.value = PRIMARY
-        return 0
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: 0
-
-    def cuMemcpyDtoH_v2(self, target: Any, source: Any, size: Any) -> int:  # noqa: N802
-        import ctypes
-
-        ctypes.memmove(target.value, source.value, size.value)
-        return 0
