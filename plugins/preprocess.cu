@@ -96,16 +96,7 @@ struct Pair { Bgr left, right; };
 
 __device__ __forceinline__ int byte_of(unsigned word, int i) { return word >> 8 * i & 0xff; }
 
-// `count` bytes at any address, by the aligned words that hold them; four of them at most.
-__device__ __forceinline__ unsigned bytes_at(const uint8_t *bytes, int count) {
-  const uintptr_t address = reinterpret_cast<uintptr_t>(bytes);
-  const unsigned *words = reinterpret_cast<const unsigned *>(address & ~static_cast<uintptr_t>(3));
-  const int offset = static_cast<int>(address & 3);
-  const unsigned a = __ldg(words), b = offset + count > 4 ? __ldg(words + 1) : 0;
-  return __byte_perm(a, b, 0x3210 + 0x1111 * offset);
-}
-
-// Two neighbouring BGR pixels.
+// Two neighbouring BGR pixels by aligned words: six bytes at any address.
 __device__ __forceinline__ Pair bgr_pair(const uint8_t *row, int x, int width) {
   if (width == 1) {
     const Bgr only = {__ldg(row), __ldg(row + 1), __ldg(row + 2)};
@@ -137,13 +128,13 @@ __device__ __forceinline__ Bgr to_bgr(int luma, unsigned chroma, const Source &s
           clamped(y + s.v_red * v + half)};
 }
 
+// By bytes: aligned words, put together, took 10 % longer on an H100.
 __device__ __forceinline__ Pair nv12_pair(const Source &s, int x, int y) {
-  const unsigned luma = bytes_at(s.plane + static_cast<int64_t>(y) * s.pitch + x, 2);
-  const bool odd = x & 1;  // then the right pixel has a chroma of its own
-  const unsigned chroma = bytes_at(
-      s.chroma + static_cast<int64_t>(y / 2) * s.chroma_pitch + (x & ~1), odd ? 4 : 2);
-  return {to_bgr(byte_of(luma, 0), chroma & 0xffff, s),
-          to_bgr(byte_of(luma, 1), odd ? chroma >> 16 : chroma & 0xffff, s)};
+  const uint8_t *luma = s.plane + static_cast<int64_t>(y) * s.pitch + x;
+  const uint16_t *chroma = reinterpret_cast<const uint16_t *>(
+      s.chroma + static_cast<int64_t>(y / 2) * s.chroma_pitch);
+  return {to_bgr(__ldg(luma), __ldg(chroma + x / 2), s),
+          to_bgr(__ldg(luma + 1), __ldg(chroma + (x + 1) / 2), s)};
 }
 
 __device__ __forceinline__ Pair pair_at(const Source &s, int x, int y) {
