@@ -10,7 +10,7 @@ holder's; for full HD that takes microseconds.
 import contextlib
 import ctypes
 from collections import deque
-from typing import Any, Deque, Iterator, NamedTuple, Tuple
+from typing import Any, Deque, Iterator, List, NamedTuple, Tuple
 
 import cv2
 import numpy as np
@@ -41,6 +41,13 @@ class Planes(NamedTuple):
         """Rows of both planes."""
         return self.height + self.height // 2
 
+    def parts(self) -> List[Tuple[int, int, int]]:
+        """What to copy: where to, from the start on; where from; how many rows."""
+        behind = self.pitch * self.height
+        if self.chroma == self.luma + behind:
+            return [(0, self.luma, self.rows)]
+        return [(0, self.luma, self.height), (behind, self.chroma, self.height // 2)]
+
 
 class SurfacePool:
     """Copies of a decoder's pictures.
@@ -62,6 +69,7 @@ class SurfacePool:
         self._size = 0
         self._closed = False
         self._broken = False
+        # Without the interpreter's lock: the driver has locks of its own, and decoders hold them.
         self._driver = ctypes.CDLL(_DRIVER)
         self.context = _primary_context(self._driver, device)
         stream = ctypes.c_void_p()
@@ -86,13 +94,10 @@ class SurfacePool:
                 planes.pitch,
                 _Lease(self, address, size),
             )
-            for target, source, rows in (
-                (surface.luma, planes.luma, planes.height),
-                (surface.chroma, planes.chroma, planes.height // 2),
-            ):
+            for offset, source, rows in planes.parts():
                 self._check(
                     self._driver.cuMemcpyDtoDAsync_v2(
-                        ctypes.c_uint64(target),
+                        ctypes.c_uint64(address + offset),
                         ctypes.c_uint64(source),
                         ctypes.c_size_t(rows * planes.pitch),
                         ctypes.c_void_p(self.stream),

@@ -19,9 +19,19 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> HostDriver:
     return found
 
 
-def picture(rows: int = 32, pitch: int = 64) -> Any:
-    made = np.random.default_rng(rows).integers(0, 256, (rows * 3 // 2, pitch), np.uint8)
-    return made, Planes(made.ctypes.data, made[rows:].ctypes.data, pitch, rows)
+def picture(rows: int = 32, pitch: int = 64, gap: int = 0) -> Any:
+    made = np.random.default_rng(rows).integers(0, 256, (rows * 3 // 2 + gap, pitch), np.uint8)
+    return made, Planes(made.ctypes.data, made[rows + gap :].ctypes.data, pitch, rows)
+
+
+@pytest.mark.parametrize("gap", [0, 8])
+def test_a_copy_holds_both_planes_wherever_they_are(driver: HostDriver, gap: int) -> None:
+    made, planes = picture(gap=gap)
+    pool = SurfacePool(0)
+    surface = pool.copy(planes)
+    expected = np.concatenate([made[:32], made[32 + gap :]])
+    assert driver.memory[surface.luma].raw == expected.tobytes()
+    assert surface.chroma == surface.luma + 32 * 64
 
 
 def test_another_size_frees_what_is_of_no_use(driver: HostDriver) -> None:
