@@ -46,6 +46,10 @@ step fp16 200 "$python" $bench/gpu_pipeline.py --only overlap cameras --precisio
 if [ -n "$h264" ]; then
   step nvdec 90 "$python" $bench/gpu_pipeline.py --only nvdec --precision fp16 --clip "$clip" --h264 "$h264" --out "$out/nvdec"
 fi
+step memory 120 "$python" $bench/gpu_pipeline.py --only memory --precision fp16 --clip "$clip" --out "$out/memory"
+if [ -n "$h264" ]; then
+  step service 300 "$python" $bench/gpu_service.py "$h264" --out "$out/service"
+fi
 step fp32 150 "$python" $bench/gpu_pipeline.py --only layouts overlap --precision fp32 --clip "$clip" --out "$out/fp32"
 
 for tool in memcheck racecheck synccheck; do
