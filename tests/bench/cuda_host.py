@@ -86,8 +86,8 @@ class NullNetwork:
         """Nothing."""
 
 
-def open_backend(calls: Any, batch: int, tracks: int) -> CudaBackend:
-    spec = bench_cuda.cameras_spec(batch, ModelSettings(name="head-n"))
+def open_backend(calls: Any, batch: int, tracks: int, cameras: int = 0) -> CudaBackend:
+    spec = bench_cuda.cameras_spec(cameras or batch, ModelSettings(name="head-n"))
     rows = sum((spec.size[0] // s) * (spec.size[1] // s) for s in (8, 16, 32))
 
     def load(device: Device, name: str, _: Optional[Mapping[str, object]] = None) -> Module:

@@ -84,17 +84,31 @@ def by_frame(results: List[Tracked]) -> Dict[Tuple[str, int], Tracked]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("precision", "tolerance", "tiles"),
-    [
-        ("fp32", 0.02, None),
-        ("fp16", 0.25, None),
-        ("fp32", 0.02, "2x2"),
-        ("fp32", 0.02, {"columns": 2, "rows": 1, "whole": True}),
-    ],
+    "tiles", [None, "2x2", {"columns": 2, "rows": 1, "whole": True}], ids=["whole", "2x2", "2x1"]
 )
-def test_two_cameras_in_a_batch_give_the_cpu_s_ids(
-    images: List[Any], precision: str, tolerance: float, tiles: Any
-) -> None:
+def test_two_cameras_in_a_batch_give_the_cpu_s_ids(images: List[Any], tiles: Any) -> None:
+    expected, found = on_both(images, "fp32", tiles)
+    same = [key for key in expected if same_ids(found[key], expected[key])]
+    print(f"{len(same)} of {len(expected)} frames alike")
+    assert len(same) >= 0.98 * len(expected)
+
+
+@pytest.mark.timeout(600)
+def test_half_precision_tracks_the_cpu_s_heads(images: List[Any]) -> None:
+    """Not its ids: a score at the threshold gives one more, and all later ones another number."""
+    expected, found = on_both(images, "fp16", None)
+    heads = sum(len(t.tracks) for t in expected.values())
+    met = sum(matched(found[key].tracks.boxes, expected[key].tracks.boxes) for key in expected)
+    more = sum(len(t.tracks) for t in found.values()) - met
+    print(f"{met} of {heads} heads met, {more} others")
+    assert met >= 0.98 * heads
+    assert more <= 0.02 * heads
+
+
+def on_both(
+    images: List[Any], precision: str, tiles: Any
+) -> Tuple[Dict[Tuple[str, int], Tracked], Dict[Tuple[str, int], Tracked]]:
+    """What the CPU, in FP32, and the GPU make of two cameras."""
     cpu = choose(plan_for("cpu", "fp32", 2, tiles), lambda *_: None).backend
     expected = by_frame(run(cpu, images, 2, 1))
     cpu.close()
@@ -104,13 +118,19 @@ def test_two_cameras_in_a_batch_give_the_cpu_s_ids(
     found = by_frame(run(cuda, images, 2, 2))
     cuda.close()
     assert found.keys() == expected.keys()
-    same = [key for key in expected if same_ids(found[key], expected[key])]
-    heads = sum(len(t.tracks) for t in expected.values())
-    others = sum(abs(len(found[k].tracks) - len(expected[k].tracks)) for k in expected)
-    print(f"{precision}: {len(same)} of {len(expected)} frames alike")
-    print(f"{heads} heads, {others} more or less")
-    assert len(same) >= (1 - tolerance) * len(expected)
-    assert others <= tolerance * heads
+    return expected, found
+
+
+def matched(boxes: Any, others: Any) -> int:
+    """Boxes of the second that one of the first meets with an IoU of 0.5."""
+    if not len(boxes) or not len(others):
+        return 0
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=2)
+    mine, theirs = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, others))
+    iou = shared / (mine[:, None] + theirs[None] - shared)
+    return int((iou.max(axis=0) >= 0.5).sum())
 
 
 def same_ids(one: Tracked, other: Tracked) -> bool:
