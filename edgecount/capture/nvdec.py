@@ -99,7 +99,7 @@ class NvdecSource:
             self._guarded = guarded = _Guarded(stream, self._options)
             guarded.check_opened()
         else:
-            stream.open()
+            _open_or_let_go(stream)
         self._stream = stream
         self.fps = self._options.fps or stream.fps or _USUAL_FPS
         self._decimator.reset()
@@ -300,6 +300,14 @@ class _Quiet:
 
     def release(self) -> None:
         self._stream.release()
+
+
+def _open_or_let_go(stream: _Stream) -> None:
+    try:
+        stream.open()
+    except SourceError:
+        stream.release()
+        raise
 
 
 def _decoded(demuxer: Any, decoder: Any) -> Iterator[Any]:

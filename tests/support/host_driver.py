@@ -12,12 +12,14 @@ class HostDriver:
     Attributes:
         memory: What is taken, by its address.
         taken: How often memory was taken.
+        streams: How many streams there are.
         failing: What every call returns from now on, if not 0.
     """
 
     def __init__(self) -> None:
         self.memory: Dict[int, Any] = {}
         self.taken = 0
+        self.streams = 0
         self.failing = 0
 
     def cuDevicePrimaryCtxRetain(self, context: Any, device: int) -> int:  # noqa: N802
@@ -26,6 +28,12 @@ class HostDriver:
 
     def cuStreamCreate(self, stream: Any, flags: int) -> int:  # noqa: N802
         stream._obj.value = STREAM
+        self.streams += not self.failing
+        return self.failing
+
+    def cuStreamDestroy_v2(self, stream: Any) -> int:  # noqa: N802
+        assert stream.value == STREAM
+        self.streams -= 1
         return self.failing
 
     def cuMemAlloc_v2(self, address: Any, size: Any) -> int:  # noqa: N802

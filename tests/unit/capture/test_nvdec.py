@@ -174,6 +174,19 @@ def test_the_codec_s_errors_become_ours(codec: FakeCodec, clip: str) -> None:
         source(clip).open()
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_an_attempt_that_fails_leaves_nothing_behind(
+    codec: FakeCodec, driver: HostDriver, clip: str, live: bool
+) -> None:
+    codec.failure = RuntimeError("Connection refused")
+    reader = source("tcp://127.0.0.1:9" if live else clip)
+    for _ in range(3):
+        with pytest.raises(SourceError):
+            reader.open()
+    reader.close()
+    assert driver.streams == 0
+
+
 def test_a_stream_that_is_not_nv12_says_what_to_do(codec: FakeCodec, clip: str) -> None:
     codec.typestr = "|u2"
     reader = source(clip)
