@@ -123,8 +123,8 @@ class Service:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
-        except urllib.error.URLError:
-            return None
+        except OSError:
+            return None  # ``wait_for`` has the patience, and shows the log where it ends
 
     def state(self) -> Dict[str, Any]:
         """The JSON of ``/api/state``."""
