@@ -255,6 +255,12 @@ def load(path: Path) -> Recipe:
         raise ModelError(f"recipe {path}: {'; '.join(mistakes(error))}") from None
 
 
+def to_yaml(recipe: Recipe) -> str:
+    """What :func:`embedded` reads: a recipe as a file carries it under ``METADATA_KEY``."""
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    return text
+
+
 def embedded(path: Path, metadata: Mapping[str, str]) -> Optional[Recipe]:
     """The recipe that edgecount's own exporter wrote into an ONNX file; None in others.
 

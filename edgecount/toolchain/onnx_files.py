@@ -1,7 +1,7 @@
-"""Reading ONNX files as graphs, with one sentence where that fails."""
+"""ONNX files as graphs: read with one sentence where that fails, and the notes in them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from edgecount.errors import MissingExtraError, ModelError
 
@@ -33,3 +33,15 @@ def read_onnx(path: Path, extra: str = "quantize") -> "onnx.ModelProto":
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"{path} is no ONNX file, or a damaged one: it holds no network")
     return model
+
+
+def note_in(model: "onnx.ModelProto", key: str) -> Optional[str]:
+    """What a model's metadata holds under a key; None where there is nothing."""
+    return next((e.value for e in model.metadata_props if e.key == key), None)
+
+
+def leave_note(model: "onnx.ModelProto", key: str, text: str) -> None:
+    """Write a text into a model's metadata, instead of one that is there under this key."""
+    entry = next((e for e in model.metadata_props if e.key == key), None)
+    entry = entry or model.metadata_props.add(key=key)
+    entry.value = text

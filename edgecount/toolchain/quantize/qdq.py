@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 
 from edgecount.errors import ModelError
 from edgecount.infer.precision import METADATA_KEY
+from edgecount.toolchain.onnx_files import leave_note
 from edgecount.toolchain.quantize import graph as graphs
 from edgecount.toolchain.quantize.half import to_half
 from edgecount.toolchain.quantize.precision import (
@@ -254,6 +255,4 @@ def _say(
         "last": rules.last,
         "layers": kept,
     }
-    entry = next((m for m in model.metadata_props if m.key == METADATA_KEY), None)
-    entry = entry or model.metadata_props.add(key=METADATA_KEY)
-    entry.value = json.dumps(written, sort_keys=True)
+    leave_note(model, METADATA_KEY, json.dumps(written, sort_keys=True))

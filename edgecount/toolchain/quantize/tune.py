@@ -17,6 +17,7 @@ from edgecount.errors import ConfigError, ModelError
 from edgecount.infer.precision import METADATA_KEY
 from edgecount.infer.recipe import Recipe
 from edgecount.records import UInt8Array
+from edgecount.toolchain.onnx_files import leave_note, note_in
 from edgecount.toolchain.quantize import bias_correction
 from edgecount.toolchain.quantize.activations import GatherSettings, gather
 from edgecount.toolchain.quantize.agreement import Agreement
@@ -122,10 +123,11 @@ def _corrected(
 
 def note_loss(model: onnx.ModelProto, loss: Mapping[str, object]) -> None:
     """Write into a quantised model's metadata what it loses against FP32."""
-    entry = next((m for m in model.metadata_props if m.key == METADATA_KEY), None)
-    if entry is None:
+    note = note_in(model, METADATA_KEY)
+    if note is None:
         raise ModelError("the model was not quantised by edgecount: it has no note of how")
-    entry.value = json.dumps({**json.loads(entry.value), "loss": dict(loss)}, sort_keys=True)
+    told = {**json.loads(note), "loss": dict(loss)}
+    leave_note(model, METADATA_KEY, json.dumps(told, sort_keys=True))
 
 
 def save(tuned: Tuned, path: Path) -> None:

@@ -8,11 +8,11 @@ from typing import Any, Tuple
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
 from edgecount.errors import MissingExtraError, ModelError
-from edgecount.infer.recipe import METADATA_KEY, InputRecipe, Recipe
+from edgecount.infer.recipe import METADATA_KEY, InputRecipe, Recipe, to_yaml
+from edgecount.toolchain.onnx_files import leave_note
 from edgecount.toolchain.train.model import Detector, fit_shapes
 from edgecount.toolchain.train.recipe import TrainRecipe
 from edgecount.toolchain.train.trainer import load_checkpoint
@@ -99,23 +99,21 @@ def export_onnx(model: nn.Module, path: Path, recipe: TrainRecipe) -> float:
     worst = max(_difference(model, graph, n, s) for n, s in ((1, size), (2, size + 64)))
     if not worst < TOLERANCE:
         raise ModelError(f"the exported file differs from PyTorch by {worst:.2g} > {TOLERANCE}")
-    onnx.helper.set_model_props(graph, {METADATA_KEY: _running_recipe(recipe, path)})
+    leave_note(graph, METADATA_KEY, to_yaml(_running_recipe(recipe, path)))
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(graph, str(path))
     return worst
 
 
-def _running_recipe(recipe: TrainRecipe, path: Path) -> str:
-    """YAML of the recipe that runs the file, with thresholds at their defaults."""
-    running = Recipe(
+def _running_recipe(recipe: TrainRecipe, path: Path) -> Recipe:
+    """The recipe that runs the file, with thresholds at their defaults."""
+    return Recipe(
         name=recipe.name,
         file=path.name,
         head="ltrb",
         classes=recipe.classes,
         input=InputRecipe(width=recipe.size, height=recipe.size),
     )
-    text: str = yaml.safe_dump(running.model_dump(mode="json"), sort_keys=False)
-    return text
 
 
 def _trace(model: nn.Module, path: Path, size: int) -> None:

@@ -13,11 +13,11 @@ from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 import torch
-import yaml
 
 from edgecount.errors import ConfigError, DatasetError, MissingExtraError, ModelError
 from edgecount.infer import recipe as recipes
 from edgecount.infer.recipe import METADATA_KEY, Recipe
+from edgecount.toolchain.onnx_files import leave_note
 from edgecount.toolchain.quantize import model_file
 from edgecount.toolchain.quantize.calibrate import calibrate, method_of
 from edgecount.toolchain.quantize.calibration_set.images import CalibrationImages
@@ -228,7 +228,8 @@ def export_quantised(network: OnnxNetwork, plain: Any, what: QatJob, path: Path)
     table = replace(what.table, amax=amax, model_sha256=digest, method=f"{what.table.method}+qat")
     model = write_qdq(learnt, table, what.rules)
     if what.recipe is not None:
-        _embed(model, what.recipe.model_copy(update={"file": path.name}))
+        carried = what.recipe.model_copy(update={"file": path.name})
+        leave_note(model, METADATA_KEY, recipes.to_yaml(carried))
     apart = steps_apart(network, model)
     if not apart <= STEPS_APART:
         raise ModelError(f"the exported file differs from PyTorch by {apart:.1f} quantised steps")
@@ -238,14 +239,6 @@ def export_quantised(network: OnnxNetwork, plain: Any, what: QatJob, path: Path)
     draft.replace(path)
     table.save(path.with_suffix(".table.json"))
     return apart
-
-
-def _embed(model: Any, recipe: Recipe) -> None:
-    """Write a recipe into an ONNX model, so that it also counts where its recipe.yaml got lost."""
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-    known = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
-    entry = known[0] if known else model.metadata_props.add(key=METADATA_KEY)
-    entry.value = text
 
 
 def steps_apart(network: OnnxNetwork, model: Any) -> float:
