@@ -10,7 +10,7 @@ holder's; for full HD that takes microseconds.
 import contextlib
 import ctypes
 from collections import deque
-from typing import Any, Deque, Iterator, List, NamedTuple, Tuple
+from typing import Any, ContextManager, Deque, Iterator, List, NamedTuple, Tuple
 
 import cv2
 import numpy as np
@@ -66,7 +66,6 @@ class SurfacePool:
         """Raises SourceError where there is no such device."""
         self._device = device
         self._free: Deque[Tuple[int, int]] = deque()  # address and size
-        self._size = 0
         self._closed = False
         self._broken = False
         # Without the interpreter's lock: the driver has locks of its own, and decoders hold them.
@@ -123,14 +122,11 @@ class SurfacePool:
                 self._driver.cuStreamDestroy_v2(ctypes.c_void_p(self.stream))
 
     def _take(self, size: int) -> int:
-        if size != self._size:
-            self._size = size
-            self._drain()
         while self._free:
             address, found = self._free.pop()
             if found == size:
                 return address
-            self._release(address)
+            self._release(address)  # the pictures have another size now
         made = ctypes.c_uint64()
         self._check(self._driver.cuMemAlloc_v2(ctypes.byref(made), ctypes.c_size_t(size)))
         return made.value
@@ -151,10 +147,8 @@ class SurfacePool:
         self._broken = self._broken or bool(result)
         _check(result)
 
-    @contextlib.contextmanager
-    def _entered(self) -> Iterator[None]:
-        with _entered(self._driver, self.context):
-            yield
+    def _entered(self) -> ContextManager[None]:
+        return _entered(self._driver, self.context)
 
 
 class _Lease:

@@ -1,8 +1,8 @@
 """Files and RTSP streams, decoded by the GPU's video engine; pictures stay in its memory.
 
 Needs PyNvVideoCodec. Chosen with ``capture: {kind: nvdec}`` only, since a backend on the
-CPU would have to fetch every picture back. A picture is valid as long as its frame is: the
-decoder takes a new surface for the next one while an old one is held.
+CPU would have to fetch every picture back. A picture is valid as long as its frame is:
+see ``_surfaces``.
 """
 
 import contextlib

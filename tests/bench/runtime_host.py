@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, List, Optional
+from typing import Any, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -86,18 +86,17 @@ def run(cameras: int, tracks: int, zones: int, seconds: float) -> Any:
     batch = min(8, cameras)
     backend: CudaBackend = cuda_host.open_backend(calls, batch, tracks, cameras)
     core.choose = lambda *_a, **_k: SimpleNamespace(backend=backend, fallback=None)
-    counted: List[int] = []
-    metrics = Metrics()
-    made = core.Core(plan_of(cameras, zones), metrics, Health(), time.monotonic, counted.append)
+    plan = plan_of(cameras, zones)
+    made = core.Core(plan, Metrics(), Health(), time.monotonic, lambda _events: None)
 
-    def processed() -> int:
-        return int(sum(u.reader.captured for u in made.units.values()))
+    def captured() -> int:
+        return sum(unit.reader.captured for unit in made.units.values())
 
     made.start()
     time.sleep(1.0)
-    first, began, cpu = processed(), time.perf_counter(), cpu_s()
+    first, began, cpu = captured(), time.perf_counter(), cpu_s()
     time.sleep(seconds)
-    frames = processed() - first
+    frames = captured() - first
     took, cpu = time.perf_counter() - began, cpu_s() - cpu
     made.stop()
     return {"fps": frames / took, "host_us": 1e6 * cpu / frames, "cameras": cameras}

@@ -43,11 +43,9 @@ step time_tracker 120 "$python" $bench/gpu_tracker.py --out "$out/tracker"
 step time_preprocess 90 "$python" $bench/gpu_kernels.py --only preprocess --out "$out/preprocess"
 step host 60 "$python" $bench/gpu_pipeline.py --only host --precision fp16 --clip "$clip" --out "$out/host"
 step fp16 200 "$python" $bench/gpu_pipeline.py --only overlap cameras --precision fp16 --clip "$clip" --out "$out/fp16"
-if [ -n "$h264" ]; then
-  step nvdec 90 "$python" $bench/gpu_pipeline.py --only nvdec --precision fp16 --clip "$clip" --h264 "$h264" --out "$out/nvdec"
-fi
 step memory 120 "$python" $bench/gpu_pipeline.py --only memory --precision fp16 --clip "$clip" --out "$out/memory"
 if [ -n "$h264" ]; then
+  step nvdec 90 "$python" $bench/gpu_pipeline.py --only nvdec --precision fp16 --clip "$clip" --h264 "$h264" --out "$out/nvdec"
   step service 300 "$python" $bench/gpu_service.py "$h264" --out "$out/service"
 fi
 step fp32 150 "$python" $bench/gpu_pipeline.py --only layouts overlap --precision fp32 --clip "$clip" --out "$out/fp32"

@@ -52,6 +52,11 @@ def read(reader: nvdec.NvdecSource, count: int) -> List[DeviceFrame]:
     return [frame for frame in frames if frame is not None]
 
 
+def fetched(frame: DeviceFrame) -> Any:
+    """The picture as it is on the device now; a frame keeps what it fetched once."""
+    return DeviceFrame(frame.info, frame.surface, nvdec.download).image
+
+
 def test_pictures_are_those_that_a_cpu_decodes(clip: str) -> None:
     reader, capture = source(clip), cv2.VideoCapture(clip)
     for frame in read(reader, 10):
@@ -77,14 +82,14 @@ def test_held_pictures_stay_while_the_file_is_opened_anew(clip: str) -> None:
             break
         assert length < 2000
     held = read(reader, 8)
-    pictures = [DeviceFrame(f.info, f.surface, nvdec.download).image for f in held]
+    pictures = [fetched(frame) for frame in held]
     read(reader, 2 * length)  # two decoders later
-    again = [DeviceFrame(f.info, f.surface, nvdec.download).image for f in held]
+    again = [fetched(frame) for frame in held]
     reader.close()
     gc.collect()
     for now, then in zip(again, pictures):
         assert np.array_equal(now, then)
-    assert np.array_equal(DeviceFrame(first.info, first.surface, nvdec.download).image, seen)
+    assert np.array_equal(fetched(first), seen)
 
 
 def test_the_pipeline_tracks_what_the_engine_decodes(clip: str) -> None:

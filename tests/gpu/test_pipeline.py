@@ -16,6 +16,7 @@ from edgecount.infer.cuda.driver import properties
 from edgecount.records import Frame, FrameInfo, Tracked
 from edgecount.runtime.backends import choose
 from edgecount.runtime.plan import prepare
+from edgecount.toolchain.evaluate.matching import overlaps
 
 pytestmark = pytest.mark.gpu
 
@@ -98,7 +99,10 @@ def test_half_precision_tracks_the_cpu_s_heads(images: List[Any]) -> None:
     """Not its ids: a score at the threshold gives one more, and all later ones another number."""
     expected, found = on_both(images, "fp16", None)
     heads = sum(len(t.tracks) for t in expected.values())
-    met = sum(matched(found[key].tracks.boxes, expected[key].tracks.boxes) for key in expected)
+    met = 0
+    for key, right in expected.items():
+        iou = overlaps(found[key].tracks.boxes, right.tracks.boxes)
+        met += int((iou.max(axis=0, initial=0.0) >= 0.5).sum())
     more = sum(len(t.tracks) for t in found.values()) - met
     print(f"{met} of {heads} heads met, {more} others")
     assert met >= 0.98 * heads
@@ -119,18 +123,6 @@ def on_both(
     cuda.close()
     assert found.keys() == expected.keys()
     return expected, found
-
-
-def matched(boxes: Any, others: Any) -> int:
-    """Boxes of the second that one of the first meets with an IoU of 0.5."""
-    if not len(boxes) or not len(others):
-        return 0
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0), axis=2)
-    mine, theirs = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, others))
-    iou = shared / (mine[:, None] + theirs[None] - shared)
-    return int((iou.max(axis=0) >= 0.5).sum())
 
 
 def same_ids(one: Tracked, other: Tracked) -> bool:

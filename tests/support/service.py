@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,7 +124,7 @@ class Service:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
-        except OSError:
+        except (urllib.error.URLError, socket.timeout):
             return None  # ``wait_for`` has the patience, and shows the log where it ends
 
     def state(self) -> Dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.host_driver import PRIMARY, STREAM, HostDriver
 
-from edgecount.capture import _surfaces, nvdec
+from edgecount.capture import nvdec
 from edgecount.capture._clock import Clock
 from edgecount.errors import SourceError
 from edgecount.records import DeviceFrame
@@ -74,13 +74,6 @@ class FakeCodec:
             Plane(address + PITCH * 32, 16, 24, 2, self.typestr),
         ]
         return [SimpleNamespace(cuda=lambda: planes)]
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> HostDriver:
-    found = HostDriver()
-    monkeypatch.setattr(_surfaces.ctypes, "CDLL", lambda _name: found)
-    return found
 
 
 @pytest.fixture

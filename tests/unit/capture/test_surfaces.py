@@ -12,13 +12,6 @@ from edgecount.errors import SourceError
 from edgecount.records import DeviceFrame, FrameInfo, Surface
 
 
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> HostDriver:
-    found = HostDriver()
-    monkeypatch.setattr(_surfaces.ctypes, "CDLL", lambda _name: found)
-    return found
-
-
 def picture(rows: int = 32, pitch: int = 64, gap: int = 0) -> Any:
     made = np.random.default_rng(rows).integers(0, 256, (rows * 3 // 2 + gap, pitch), np.uint8)
     return made, Planes(made.ctypes.data, made[rows + gap :].ctypes.data, pitch, rows)
